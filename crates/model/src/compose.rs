@@ -120,7 +120,9 @@ pub enum ImageFormat {
 }
 
 /// Compression of image layers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// gzip: every tool reads it.
@@ -390,7 +392,10 @@ pub struct ComposeReport {
 /// Numbers of the repository transaction, as rpm-ostree's compose JSON gives them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-#[expect(missing_docs, reason = "names as in the compose JSON, without the ostree- prefix")]
+#[expect(
+    missing_docs,
+    reason = "names as in the compose JSON, without the ostree- prefix"
+)]
 pub struct CommitStats {
     pub n_metadata_total: u32,
     pub n_metadata_written: u32,

@@ -84,7 +84,13 @@ mod tests {
 
     #[test]
     fn digest_refuses_other_spellings() {
-        for bad in ["", "e3b0", &"E".repeat(64), &"g".repeat(64), &"é".repeat(32)] {
+        for bad in [
+            "",
+            "e3b0",
+            &"E".repeat(64),
+            &"g".repeat(64),
+            &"é".repeat(32),
+        ] {
             assert!(bad.parse::<Sha256Digest>().is_err(), "{bad}");
         }
     }

@@ -61,7 +61,11 @@ pub struct Kinded {
 impl Kinded {
     /// An error of `kind` without a hint.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// Adds what the user can do about it.

@@ -124,12 +124,20 @@ impl dyn Reporter + '_ {
     ///
     /// # Errors
     /// Whatever `work` returns.
-    pub fn step<T, E>(&self, step: Step, work: impl FnOnce() -> Result<(T, String), E>) -> Result<T, E> {
+    pub fn step<T, E>(
+        &self,
+        step: Step,
+        work: impl FnOnce() -> Result<(T, String), E>,
+    ) -> Result<T, E> {
         self.report(Event::StepStarted { step });
         let start = std::time::Instant::now();
         let (value, summary) = work()?;
         let seconds = start.elapsed().as_secs_f64();
-        self.report(Event::StepFinished { step, seconds, summary });
+        self.report(Event::StepFinished {
+            step,
+            seconds,
+            summary,
+        });
         Ok(value)
     }
 
@@ -164,12 +172,20 @@ pub struct RecordingReporter(Mutex<Vec<Event>>);
 impl RecordingReporter {
     /// Takes what was reported so far.
     pub fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 }
 
 impl Reporter for RecordingReporter {
     fn report(&self, event: Event) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(event);
     }
 }

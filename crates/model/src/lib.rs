@@ -5,6 +5,7 @@
 //! contract.
 
 pub mod compose;
+pub mod content;
 pub mod digest;
 pub mod error;
 pub mod event;
@@ -13,6 +14,7 @@ pub mod package;
 pub mod plan;
 pub mod tree;
 
+pub use content::{ContentReader, ContentWriter};
 pub use digest::Sha256Digest;
 pub use error::{ErrorKind, Kinded};
 pub use event::{Event, NullReporter, RecordingReporter, Reporter, Step};

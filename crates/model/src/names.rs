@@ -19,7 +19,11 @@ pub struct InvalidName {
 
 impl InvalidName {
     fn new(what: &'static str, text: &str, reason: &'static str) -> Self {
-        let text = text.chars().take(80).flat_map(char::escape_default).collect();
+        let text = text
+            .chars()
+            .take(80)
+            .flat_map(char::escape_default)
+            .collect();
         Self { what, text, reason }
     }
 }
@@ -145,14 +149,23 @@ fn check_version(text: &str) -> Result<(), InvalidName> {
     if !upstream.starts_with(|c: char| c.is_ascii_digit()) {
         return fail("the upstream version does not start with a digit");
     }
-    if !upstream.bytes().all(|b| b.is_ascii_alphanumeric() || b".+-~:".contains(&b)) {
-        return fail("the upstream version holds a character other than letters, digits and '.+-~:'");
+    if !upstream
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b".+-~:".contains(&b))
+    {
+        return fail(
+            "the upstream version holds a character other than letters, digits and '.+-~:'",
+        );
     }
     let revision_ok = |r: &str| {
-        !r.is_empty() && r.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.~".contains(&b))
+        !r.is_empty()
+            && r.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"+.~".contains(&b))
     };
     if !revision.is_none_or(revision_ok) {
-        return fail("the revision is empty or holds a character other than letters, digits and '+.~'");
+        return fail(
+            "the revision is empty or holds a character other than letters, digits and '+.~'",
+        );
     }
     Ok(())
 }
@@ -193,7 +206,9 @@ impl Version {
 
     /// The version without its epoch, as file names carry it.
     pub fn without_epoch(&self) -> &str {
-        self.0.split_once(':').map_or(self.0.as_str(), |(_, rest)| rest)
+        self.0
+            .split_once(':')
+            .map_or(self.0.as_str(), |(_, rest)| rest)
     }
 }
 
@@ -232,17 +247,33 @@ mod tests {
         for good in ["libc6", "g++", "0ad", "libstdc++6", "a.b-c+d"] {
             assert!(good.parse::<PackageName>().is_ok(), "{good}");
         }
-        for bad in ["", "a", "Foo", "-rf", "ev/il", "../x", "a b", "foo\n", "é1", "foo_1"] {
+        for bad in [
+            "", "a", "Foo", "-rf", "ev/il", "../x", "a b", "foo\n", "é1", "foo_1",
+        ] {
             assert!(bad.parse::<PackageName>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn versions_follow_policy() {
-        for good in ["1", "1:2.3-4", "2.0~rc1", "1.2-3-4", "0", "1.0+b1", "1:2:3-4"] {
+        for good in [
+            "1", "1:2.3-4", "2.0~rc1", "1.2-3-4", "0", "1.0+b1", "1:2:3-4",
+        ] {
             assert!(good.parse::<Version>().is_ok(), "{good}");
         }
-        for bad in ["", "a b/../c", ":1", "x:1", "1:", "-1", "1-", "1_0", "abc", "1/2", "99999999999:1"] {
+        for bad in [
+            "",
+            "a b/../c",
+            ":1",
+            "x:1",
+            "1:",
+            "-1",
+            "1-",
+            "1_0",
+            "abc",
+            "1/2",
+            "99999999999:1",
+        ] {
             assert!(bad.parse::<Version>().is_err(), "{bad}");
         }
     }
@@ -261,7 +292,10 @@ mod tests {
 
     #[test]
     fn errors_escape_control_bytes() {
-        let error = "a\u{1b}[31m".parse::<PackageName>().unwrap_err().to_string();
+        let error = "a\u{1b}[31m"
+            .parse::<PackageName>()
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains('\u{1b}'), "{error}");
     }
 }

@@ -57,7 +57,8 @@ impl ImportedPackage {
         let mut lines = self.control.lines();
         let first = lines.by_ref().find_map(|line| {
             let (key, value) = line.split_once(':')?;
-            (!line.starts_with([' ', '\t']) && key.eq_ignore_ascii_case(name)).then(|| value.trim().to_owned())
+            (!line.starts_with([' ', '\t']) && key.eq_ignore_ascii_case(name))
+                .then(|| value.trim().to_owned())
         })?;
         let rest = lines.take_while(|line| line.starts_with([' ', '\t']));
         Some(rest.fold(first, |value, line| value + "\n" + line))
@@ -79,6 +80,8 @@ impl ImportedPackage {
 
     /// The text of a control member, if it is there and UTF-8.
     pub fn member_text(&self, name: &str) -> Option<&str> {
-        self.members.get(name).and_then(|m| std::str::from_utf8(&m.data).ok())
+        self.members
+            .get(name)
+            .and_then(|m| std::str::from_utf8(&m.data).ok())
     }
 }

@@ -56,7 +56,12 @@ pub struct Meta {
 impl Meta {
     /// Owned by root, without extended attributes.
     pub const fn root(mode: u32) -> Self {
-        Self { mode, uid: 0, gid: 0, xattrs: BTreeMap::new() }
+        Self {
+            mode,
+            uid: 0,
+            gid: 0,
+            xattrs: BTreeMap::new(),
+        }
     }
 }
 
@@ -127,7 +132,10 @@ pub enum TreeError {
 impl Dir {
     /// An empty directory.
     pub const fn new(meta: Meta) -> Self {
-        Self { meta, entries: BTreeMap::new() }
+        Self {
+            meta,
+            entries: BTreeMap::new(),
+        }
     }
 }
 
@@ -179,7 +187,9 @@ pub struct Tree {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { root: Dir::new(Meta::root(0o755)) }
+        Self {
+            root: Dir::new(Meta::root(0o755)),
+        }
     }
 }
 
@@ -208,8 +218,22 @@ struct FlatNode {
 
 impl FlatNode {
     fn new(path: String, meta: Meta) -> Self {
-        let Meta { mode, uid, gid, xattrs } = meta;
-        Self { path, mode, uid, gid, xattrs, size: None, target: None, checksum: None }
+        let Meta {
+            mode,
+            uid,
+            gid,
+            xattrs,
+        } = meta;
+        Self {
+            path,
+            mode,
+            uid,
+            gid,
+            xattrs,
+            size: None,
+            target: None,
+            checksum: None,
+        }
     }
 
     fn collect(dir: Dir, path: &str, list: &mut Vec<Self>) {
@@ -226,19 +250,39 @@ impl FlatNode {
                 Node::Symlink(link) => list.push(Self {
                     target: Some(link.target),
                     checksum: Some(link.checksum),
-                    ..Self::new(path, Meta { mode: 0, uid: link.uid, gid: link.gid, xattrs: Xattrs::new() })
+                    ..Self::new(
+                        path,
+                        Meta {
+                            mode: 0,
+                            uid: link.uid,
+                            gid: link.gid,
+                            xattrs: Xattrs::new(),
+                        },
+                    )
                 }),
             }
         }
     }
 
     fn into_node(self) -> (String, Node) {
-        let meta = Meta { mode: self.mode, uid: self.uid, gid: self.gid, xattrs: self.xattrs };
+        let meta = Meta {
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            xattrs: self.xattrs,
+        };
         let node = match (self.size, self.target, self.checksum) {
-            (Some(size), _, Some(checksum)) => Node::File(File { meta, size, checksum }),
-            (None, Some(target), Some(checksum)) => {
-                Node::Symlink(Symlink { target, uid: meta.uid, gid: meta.gid, checksum })
-            }
+            (Some(size), _, Some(checksum)) => Node::File(File {
+                meta,
+                size,
+                checksum,
+            }),
+            (None, Some(target), Some(checksum)) => Node::Symlink(Symlink {
+                target,
+                uid: meta.uid,
+                gid: meta.gid,
+                checksum,
+            }),
             _ => Node::Dir(Dir::new(meta)),
         };
         (self.path, node)
@@ -279,7 +323,10 @@ fn components(path: &str) -> Result<Vec<&str>, TreeError> {
         return Ok(Vec::new());
     }
     let parts: Vec<&str> = path.split('/').collect();
-    if parts.iter().any(|p| p.is_empty() || *p == "." || *p == "..") {
+    if parts
+        .iter()
+        .any(|p| p.is_empty() || *p == "." || *p == "..")
+    {
         return Err(TreeError::BadPath(path.to_owned()));
     }
     Ok(parts)
@@ -287,7 +334,11 @@ fn components(path: &str) -> Result<Vec<&str>, TreeError> {
 
 /// Joins a directory path and a name; the root is `""`.
 pub fn join(dir: &str, name: &str) -> String {
-    if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
+    if dir.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{dir}/{name}")
+    }
 }
 
 /// Splits a path into its directory and its last component.
@@ -322,7 +373,9 @@ impl Tree {
     pub fn dir_mut(&mut self, path: &str) -> Option<&mut Dir> {
         let mut dir = &mut self.root;
         for part in components(path).ok()? {
-            let Node::Dir(next) = dir.entries.get_mut(part)? else { return None };
+            let Node::Dir(next) = dir.entries.get_mut(part)? else {
+                return None;
+            };
             dir = next;
         }
         Some(dir)
@@ -348,7 +401,9 @@ impl Tree {
         if name.is_empty() {
             return Err(TreeError::BadPath(path.to_owned()));
         }
-        let parent = self.dir_mut(dir).ok_or_else(|| TreeError::NoParent(path.to_owned()))?;
+        let parent = self
+            .dir_mut(dir)
+            .ok_or_else(|| TreeError::NoParent(path.to_owned()))?;
         Ok(parent.entries.insert(name.to_owned(), node))
     }
 
@@ -369,7 +424,9 @@ impl Tree {
         if self.dir(split(to).0).is_none() {
             return Err(TreeError::NoParent(to.to_owned()));
         }
-        let node = self.remove(from).ok_or_else(|| TreeError::Missing(from.to_owned()))?;
+        let node = self
+            .remove(from)
+            .ok_or_else(|| TreeError::Missing(from.to_owned()))?;
         self.insert(to, node).map(drop)
     }
 
@@ -434,19 +491,28 @@ impl Tree {
 
     /// Visits every node below the root, parents first, names in byte order.
     pub fn walk(&self) -> Walk<'_> {
-        Walk { stack: vec![(String::new(), self.root.entries.iter())] }
+        Walk {
+            stack: vec![(String::new(), self.root.entries.iter())],
+        }
     }
 
     /// Visits every node below the directory at `path`; nothing when it is missing.
     pub fn walk_from(&self, path: &str) -> Walk<'_> {
-        let stack = self.dir(path).map(|dir| (path.to_owned(), dir.entries.iter()));
-        Walk { stack: stack.into_iter().collect() }
+        let stack = self
+            .dir(path)
+            .map(|dir| (path.to_owned(), dir.entries.iter()));
+        Walk {
+            stack: stack.into_iter().collect(),
+        }
     }
 
     /// How many nodes there are below the root.
     pub fn len(&self) -> usize {
         fn count(dir: &Dir) -> usize {
-            dir.entries.values().map(|n| 1 + n.as_dir().map_or(0, count)).sum()
+            dir.entries
+                .values()
+                .map(|n| 1 + n.as_dir().map_or(0, count))
+                .sum()
         }
         count(&self.root)
     }
@@ -458,7 +524,10 @@ impl Tree {
 
     /// Sum of the sizes of all regular files in bytes.
     pub fn total_size(&self) -> u64 {
-        self.walk().filter_map(|(_, node)| node.as_file()).map(|file| file.size).sum()
+        self.walk()
+            .filter_map(|(_, node)| node.as_file())
+            .map(|file| file.size)
+            .sum()
     }
 }
 
@@ -496,11 +565,20 @@ mod tests {
     }
 
     fn file(byte: u8) -> Node {
-        Node::File(File { meta: Meta::root(0o644), size: u64::from(byte), checksum: digest(byte) })
+        Node::File(File {
+            meta: Meta::root(0o644),
+            size: u64::from(byte),
+            checksum: digest(byte),
+        })
     }
 
     fn link(target: &str) -> Node {
-        Node::Symlink(Symlink { target: target.to_owned(), uid: 0, gid: 0, checksum: digest(0) })
+        Node::Symlink(Symlink {
+            target: target.to_owned(),
+            uid: 0,
+            gid: 0,
+            checksum: digest(0),
+        })
     }
 
     fn sample() -> Tree {
@@ -518,7 +596,19 @@ mod tests {
     #[test]
     fn walk_is_sorted_and_parents_come_first() {
         let paths: Vec<String> = sample().walk().map(|(p, _)| p).collect();
-        assert_eq!(paths, ["bin", "etc", "etc/abs", "etc/loop", "etc/up", "usr", "usr/bin", "usr/bin/a"]);
+        assert_eq!(
+            paths,
+            [
+                "bin",
+                "etc",
+                "etc/abs",
+                "etc/loop",
+                "etc/up",
+                "usr",
+                "usr/bin",
+                "usr/bin/a"
+            ]
+        );
         assert_eq!(sample().len(), paths.len());
     }
 
@@ -526,7 +616,10 @@ mod tests {
     fn unclean_paths_are_refused() {
         let mut tree = sample();
         for bad in ["/x", "x//y", "../x", "usr/../x", "usr/.", "x/"] {
-            assert!(matches!(tree.insert(bad, file(2)), Err(TreeError::BadPath(_))), "{bad}");
+            assert!(
+                matches!(tree.insert(bad, file(2)), Err(TreeError::BadPath(_))),
+                "{bad}"
+            );
         }
         assert!(tree.get("../etc").is_none());
     }
@@ -535,7 +628,10 @@ mod tests {
     fn operations_do_not_follow_links() {
         let mut tree = sample();
         assert!(tree.get("bin/a").is_none());
-        assert_eq!(tree.insert("bin/b", file(2)), Err(TreeError::NoParent("bin/b".to_owned())));
+        assert_eq!(
+            tree.insert("bin/b", file(2)),
+            Err(TreeError::NoParent("bin/b".to_owned()))
+        );
         assert!(tree.ensure_dir("bin/c", &Meta::root(0o755)).is_err());
     }
 
@@ -555,7 +651,10 @@ mod tests {
         let mut tree = sample();
         tree.rename("etc", "usr/etc").unwrap();
         assert!(tree.get("usr/etc/abs").is_some() && !tree.contains("etc"));
-        assert!(matches!(tree.rename("usr/etc", "bin"), Err(TreeError::Exists(_))));
+        assert!(matches!(
+            tree.rename("usr/etc", "bin"),
+            Err(TreeError::Exists(_))
+        ));
         assert!(tree.contains("usr/etc"));
     }
 
