@@ -1,0 +1,260 @@
+//! Starts the worker, hands it the request and follows it to its end.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use apt_ostree_model::compose::{Failure, Outcome, Reply, Request};
+use apt_ostree_model::{ErrorKind, Event, Kinded};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::render::View;
+
+const PROGRAM: &str = "apt-ostree-worker";
+const LIBEXEC: &str = "libexec/apt-ostree";
+
+/// What the main loop waits for.
+enum Input {
+    /// A line of the worker's standard output.
+    Reply(String),
+    /// A line of the worker's standard error.
+    Log(String),
+    /// Standard output was closed: the worker is gone.
+    Closed,
+    /// Somebody wants this process to end.
+    Signal,
+}
+
+/// How the worker answered, so far.
+#[derive(Default)]
+struct Progress {
+    end: Option<Result<Outcome, Failure>>,
+    log: Vec<String>,
+    cancels: u32,
+}
+
+/// Runs `request` in a worker and draws on `view` what it reports.
+///
+/// The worker has its own process group, so Ctrl-C reaches only this process: the first one asks
+/// the worker to clean up and end, the second one kills it.
+pub(crate) fn run(request: &Request, view: &mut View) -> Result<Outcome, Failure> {
+    let program = find(std::env::var_os("APTOSTREE_WORKER"))?;
+    let text = serde_json::to_vec(request)
+        .map_err(|error| failed(format!("writing the request: {error}")))?;
+    let (sender, inputs) = channel();
+    // Before the start: a signal must never end this process and leave the worker alone.
+    let signals = watch_signals(sender.clone())?;
+    let mut child = spawn(&program)?;
+    follow_pipes(&mut child, sender);
+    send_request(&mut child, &text);
+    let progress = follow(&child, &inputs, view);
+    let status = child
+        .wait()
+        .map_err(|error| failed(format!("waiting for the worker: {error}")))?;
+    signals.close();
+    progress.conclude(status, view)
+}
+
+/// The worker program: `chosen`, or beside this program, or where `make install` puts it.
+fn find(chosen: Option<OsString>) -> Result<PathBuf, Failure> {
+    if let Some(chosen) = chosen.filter(|path| !path.is_empty()) {
+        return Ok(chosen.into());
+    }
+    let own = std::env::current_exe()
+        .map_err(|error| failed(format!("finding the path of this program: {error}")))?;
+    let candidates = candidates(&own);
+    match candidates.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(Kinded::new(
+            ErrorKind::Failed,
+            format!("{PROGRAM} is in none of {}", quoted(&candidates)),
+        )
+        .with_hint("install apt-ostree completely, or name the program in APTOSTREE_WORKER")
+        .into_failure()),
+    }
+}
+
+fn candidates(own: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if let Some(bin) = own.parent() {
+        found.push(bin.join(PROGRAM));
+        if let Some(prefix) = bin.parent() {
+            found.push(prefix.join(LIBEXEC).join(PROGRAM));
+        }
+    }
+    let packaged = Path::new("/usr").join(LIBEXEC).join(PROGRAM);
+    if !found.contains(&packaged) {
+        found.push(packaged);
+    }
+    found
+}
+
+fn quoted(paths: &[PathBuf]) -> String {
+    let quoted: Vec<String> = paths.iter().map(|p| format!("'{}'", p.display())).collect();
+    quoted.join(", ")
+}
+
+fn spawn(program: &Path) -> Result<Child, Failure> {
+    Command::new(program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| failed(format!("starting '{}': {error}", program.display())))
+}
+
+/// Writes the request and closes the pipe. A worker that died early doesn't read it; its end tells
+/// more than the broken pipe would.
+fn send_request(child: &mut Child, text: &[u8]) {
+    if let Some(mut stdin) = child.stdin.take() {
+        drop(stdin.write_all(text));
+    }
+}
+
+fn watch_signals(sender: Sender<Input>) -> Result<signal_hook::iterator::Handle, Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| failed(format!("handling signals: {error}")))?;
+    let handle = signals.handle();
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            if sender.send(Input::Signal).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(handle)
+}
+
+fn follow_pipes(child: &mut Child, sender: Sender<Input>) {
+    if let Some(stderr) = child.stderr.take() {
+        let sender = sender.clone();
+        std::thread::spawn(move || send_lines(stderr, &sender, Input::Log));
+    }
+    if let Some(stdout) = child.stdout.take() {
+        std::thread::spawn(move || {
+            send_lines(stdout, &sender, Input::Reply);
+            drop(sender.send(Input::Closed));
+        });
+    }
+}
+
+fn send_lines(pipe: impl Read, sender: &Sender<Input>, wrap: fn(String) -> Input) {
+    for line in BufReader::new(pipe).split(b'\n') {
+        let Ok(line) = line else { return };
+        let text = String::from_utf8_lossy(&line).into_owned();
+        if sender.send(wrap(text)).is_err() {
+            return;
+        }
+    }
+}
+
+fn follow(child: &Child, inputs: &Receiver<Input>, view: &mut View) -> Progress {
+    let mut progress = Progress::default();
+    for input in inputs {
+        match input {
+            Input::Reply(line) => progress.reply(&line, view),
+            Input::Log(line) => progress.log(line, view),
+            Input::Signal => progress.cancel(child, view),
+            Input::Closed => break,
+        }
+    }
+    progress
+}
+
+impl Progress {
+    fn reply(&mut self, line: &str, view: &mut View) {
+        let Ok(reply) = serde_json::from_str::<Reply>(line) else {
+            self.log(line.to_owned(), view);
+            return;
+        };
+        view.raw(line);
+        match reply {
+            Reply::Event(event) => view.event(&event),
+            Reply::Finished { finished } => self.end = Some(Ok(finished)),
+            Reply::Failed { failed } => self.end = Some(Err(failed)),
+        }
+    }
+
+    /// Keeps the last lines for the case that the worker dies without an answer.
+    fn log(&mut self, line: String, view: &mut View) {
+        view.event(&Event::Detail { text: line.clone() });
+        if self.log.len() == 10 {
+            self.log.remove(0);
+        }
+        self.log.push(line);
+    }
+
+    fn cancel(&mut self, child: &Child, view: &mut View) {
+        self.cancels += 1;
+        let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
+            return;
+        };
+        // It may be gone already; then its end is on the way through the channel.
+        if self.cancels == 1 {
+            view.warn("cancelling and cleaning up; interrupt again to end at once");
+            let _ = kill_process(pid, Signal::TERM);
+        } else {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    fn conclude(self, status: ExitStatus, view: &mut View) -> Result<Outcome, Failure> {
+        match self.end {
+            Some(Ok(outcome)) => {
+                if let Some(signal) = status.signal() {
+                    view.warn(&format!(
+                        "the worker died of signal {signal} after its work"
+                    ));
+                }
+                Ok(outcome)
+            }
+            Some(Err(failure)) => Err(failure),
+            None if self.cancels > 0 => {
+                Err(Kinded::new(ErrorKind::Cancelled, "cancelled").into_failure())
+            }
+            None => Err(failed(death_text(status, &self.log))),
+        }
+    }
+}
+
+fn death_text(status: ExitStatus, log: &[String]) -> String {
+    let mut text = match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("the worker died of signal {signal}"),
+        (None, Some(code)) => format!("the worker ended with status {code} and without an answer"),
+        (None, None) => "the worker ended without an answer".to_owned(),
+    };
+    for line in log {
+        text.push('\n');
+        text.push_str(line);
+    }
+    text
+}
+
+fn failed(message: impl Into<String>) -> Failure {
+    Kinded::new(ErrorKind::Failed, message).into_failure()
+}
+
+/// Makes the failure of a verb from an error on this side.
+trait IntoFailure {
+    fn into_failure(self) -> Failure;
+}
+
+impl IntoFailure for Kinded {
+    fn into_failure(self) -> Failure {
+        Failure {
+            kind: self.kind,
+            message: self.message,
+            hint: self.hint,
+            workdir: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {}
