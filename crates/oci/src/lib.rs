@@ -1,1 +1,41 @@
-//! .
+//! Container images from a file tree: layers, configuration, manifest and the files that carry
+//! them.
+//!
+//! The way of an image: [`plan_layers`] splits a [`Tree`](apt_ostree_model::Tree) by package,
+//! [`LayerEncoder`] makes compressed layer blobs (or takes them from the [`BlobCache`]),
+//! [`ImageConfig::build`] makes the configuration and the manifest, and [`Image`] writes them as
+//! an OCI layout directory, an OCI archive or a docker archive. [`read_oci_image`] reads back
+//! what the next build needs to know of the previous one.
+//!
+//! Every byte of an image follows from its inputs: no clock, no random name, no thread count and
+//! no directory order gets into it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod cache;
+mod compress;
+mod config;
+mod descriptor;
+mod encode;
+mod output;
+mod pipeline;
+mod plan;
+mod previous;
+mod stage;
+mod tar;
+
+pub use cache::{BlobCache, Layer};
+pub use config::{Image, ImageConfig};
+pub use encode::LayerEncoder;
+pub use plan::{Component, ComponentId, LayerPlan, plan_layers};
+pub use previous::{PreviousImage, PreviousLayer, read_oci_image};
+
+/// `text` with control characters escaped, for messages.
+fn shown(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escape = c.is_control().then(|| c.escape_default());
+            let plain = escape.is_none().then_some(c);
+            escape.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
