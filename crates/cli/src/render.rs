@@ -59,4 +59,4 @@ fn indented(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -219,4 +219,4 @@ fn to_map(pairs: Vec<KeyValue>) -> BTreeMap<String, String> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

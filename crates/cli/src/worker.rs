@@ -257,4 +257,4 @@ impl IntoFailure for Kinded {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

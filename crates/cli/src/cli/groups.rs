@@ -182,7 +182,7 @@ pub struct WorkArgs {
     pub workdir: Option<PathBuf>,
 
     /// Keep temporary work when the run fails
-    #[arg(long, env = "APTOSTREE_PRESERVE_TMPDIR")]
+    #[arg(long, env = "APTOSTREE_PRESERVE_TMPDIR", hide_env_values = true)]
     pub keep_workdir: bool,
 
     /// Threads to use [default: one per processor]

@@ -66,7 +66,7 @@ impl Lines {
                 if !self.announce {
                     return None;
                 }
-                let text = format!("{}{}... ", self.break_line(), step.title());
+                let text = format!("{}{}...", self.break_line(), step.title());
                 self.open = Some(*step);
                 text
             }
@@ -75,15 +75,13 @@ impl Lines {
                 seconds: time,
                 summary,
             } => {
-                let (separator, summary) = match summary.as_str() {
-                    "" => ("", String::new()),
-                    summary => (" ", escape(summary)),
-                };
-                let end = format!("{summary}{separator}({})\n", seconds(*time));
+                let separator = if summary.is_empty() { "" } else { " " };
+                let summary = escape(summary);
+                let end = format!("{separator}{summary} ({})\n", seconds(*time));
                 if self.open.take_if(|open| *open == *step).is_some() {
                     end
                 } else {
-                    format!("{}{}... {end}", self.break_line(), step.title())
+                    format!("{}{}...{end}", self.break_line(), step.title())
                 }
             }
             Event::Message { text } => format!("{}{}\n", self.break_line(), escape(text)),

@@ -153,7 +153,7 @@ fn push_image(text: &mut String, image: &ImageReport) {
         if image.layers == 1 { "layer" } else { "layers" },
         bytes(image.size)
     );
-    push_field(text, "", &image.digest.to_string());
+    push_field(text, "", &image.digest.to_oci());
 }
 
 fn format_name(format: ImageFormat) -> &'static str {

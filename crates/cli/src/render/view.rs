@@ -204,4 +204,41 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_output_of_the_last_script_is_repeated() {
+        let line = |source: &str, line: &str| (source.to_owned(), line.to_owned());
+        let recent = VecDeque::from([
+            line("a.postinst", "one"),
+            line("b.postinst", "two"),
+            line("a.postinst", "late"),
+            line("b.postinst", "thr\x07ee"),
+        ]);
+        assert_eq!(
+            last_output(&recent),
+            "last output of b.postinst:\n  two\n  thr\\u{7}ee\n"
+        );
+        assert_eq!(last_output(&VecDeque::new()), "");
+    }
+
+    #[test]
+    fn old_output_is_forgotten_and_step_times_add_up() {
+        let mut view = View::new(Verbosity::default(), true);
+        for number in 0..50 {
+            view.event(&Event::Output {
+                source: "x".to_owned(),
+                line: number.to_string(),
+            });
+            view.event(&Event::StepFinished {
+                step: Step::Configure,
+                seconds: 0.5,
+                summary: String::new(),
+            });
+        }
+        assert_eq!(view.recent.len(), RECENT_LINES);
+        assert_eq!(view.recent.back().unwrap().1, "49");
+        assert_eq!(view.timings.steps[&Step::Configure], 25.0);
+    }
+}
