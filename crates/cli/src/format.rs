@@ -26,24 +26,6 @@ pub fn seconds(seconds: f64) -> String {
     format!("{:.0}m{:02.0}s", (whole / 60.0).floor(), whole % 60.0)
 }
 
-/// `text` without anything that could steer a terminal: control characters become escapes, and so
-/// do those that reorder text. Tabs stay.
-pub fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if (c.is_control() && c != '\t') || is_reordering(c) {
-            safe.extend(c.escape_default());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
-}
-
-fn is_reordering(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// `word` as a shell reads it back.
 pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=@%+,".contains(c);
@@ -75,13 +57,6 @@ mod tests {
         assert_eq!(seconds(59.96), "1m00s");
         assert_eq!(seconds(119.7), "2m00s");
         assert_eq!(seconds(3725.0), "62m05s");
-    }
-
-    #[test]
-    fn text_that_could_steer_a_terminal_is_escaped() {
-        assert_eq!(escape("a\x1b[31mb\tc\r\n"), "a\\u{1b}[31mb\tc\\r\\n");
-        assert_eq!(escape("\u{202e}gpj.exe"), "\\u{202e}gpj.exe");
-        assert_eq!(escape("Grüße"), "Grüße");
     }
 
     #[test]

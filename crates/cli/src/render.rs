@@ -6,14 +6,13 @@ mod view;
 
 use std::io::{ErrorKind as IoErrorKind, Write};
 
+use apt_ostree_fsx::escape;
 use apt_ostree_model::{ErrorKind, Kinded};
 use owo_colors::OwoColorize;
 
 pub use lines::{Level, Line, Lines};
 pub use report::{Timings, outcome_text};
 pub(crate) use view::View;
-
-use crate::format::escape;
 
 /// Writes a result to standard output. A reader that has seen enough is no error.
 pub(crate) fn print_stdout(text: &str) -> Result<(), Kinded> {

@@ -14,6 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use apt_ostree_fsx::cancel;
 use apt_ostree_model::compose::{Failure, Outcome, Reply, Request};
 use apt_ostree_model::{ErrorKind, Kinded};
 use rustix::process::Signal;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     failure::keep_panics();
     start_log();
     let reporter = match prepare() {
-        Ok(out) => LineReporter::new(out, cancel),
+        Ok(out) => LineReporter::new(out, cancel::cancel),
         // Without its pipe the worker can tell only through its exit code.
         Err(_) => return ExitCode::FAILURE,
     };
@@ -57,12 +58,11 @@ fn start_log() {
 fn prepare() -> std::io::Result<File> {
     let out = rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3)?;
     rustix::stdio::dup2_stdout(std::io::stderr())?;
+    cancel::install()?;
     // End with the command line, even when that is killed.
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
     Ok(File::from(out))
 }
-
-fn cancel() {}
 
 fn run(reporter: &LineReporter) -> Result<Outcome, Failure> {
     let request = read_request(std::io::stdin()).map_err(|error| failure::of_error(&error))?;

@@ -1,9 +1,10 @@
 //! Events as plain lines, for pipes, logs and `-q`.
 
+use apt_ostree_fsx::escape;
 use apt_ostree_model::{Event, Step};
 
 use crate::cli::Verbosity;
-use crate::format::{escape, seconds};
+use crate::format::seconds;
 
 /// How much is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

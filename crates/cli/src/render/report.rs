@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use apt_ostree_fsx::escape;
 use apt_ostree_model::compose::{ComposeReport, ImageFormat, ImageReport, Outcome, PackageDiff};
 use apt_ostree_model::{Plan, Step};
 
-use crate::format::{bytes, escape, seconds, shell_word};
+use crate::format::{bytes, seconds, shell_word};
 
 /// How long the steps of a run took.
 #[derive(Debug, Clone, Default, PartialEq)]

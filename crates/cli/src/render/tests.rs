@@ -86,7 +86,7 @@ fn verbose_shows_details_and_script_output_with_control_bytes_escaped() {
     A message.
     Running maintainer scripts...
       group 0: 60 packages
-      libc6.postinst: a\u{1b}[2Jb
+      libc6.postinst: a\x1b[2Jb
     ! 'x' is odd
     Running maintainer scripts... 173 packages (1m15s)
     Checking tree... (0.0s)
@@ -283,5 +283,5 @@ fn downloads_and_roots_are_one_line() {
 
 #[test]
 fn messages_of_several_lines_are_indented_and_escaped() {
-    assert_eq!(indented("one\ntwo\x1b[0m\n"), "one\n  two\\u{1b}[0m\n");
+    assert_eq!(indented("one\ntwo\x1b[0m\n"), "one\n  two\\x1b[0m\n");
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use apt_ostree_fsx::escape;
 use apt_ostree_model::compose::{Failure, Outcome};
 use apt_ostree_model::{ErrorKind, Event, Step};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,7 +12,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::lines::{Level, Line, Lines};
 use super::report::{Timings, outcome_text};
 use crate::cli::Verbosity;
-use crate::format::escape;
 
 /// So many lines of output are shown after a script failed.
 const RECENT_LINES: usize = 20;
@@ -218,7 +218,7 @@ mod tests {
         ]);
         assert_eq!(
             last_output(&recent),
-            "last output of b.postinst:\n  two\n  thr\\u{7}ee\n"
+            "last output of b.postinst:\n  two\n  thr\\x07ee\n"
         );
         assert_eq!(last_output(&VecDeque::new()), "");
     }
