@@ -1,0 +1,49 @@
+//! Machine identity: what must come from the machine that boots, not from the one that builds.
+
+use anyhow::Result;
+use apt_ostree_model::Node;
+
+use super::work::Work;
+
+/// Files that name the build machine or its network.
+const BUILD_IDENTITY: [&str; 3] = ["etc/hostname", "etc/resolv.conf", "etc/machine-info"];
+
+const HOSTS: &str = "\
+127.0.0.1\tlocalhost
+::1\t\tlocalhost ip6-localhost ip6-loopback
+ff02::1\t\tip6-allnodes
+ff02::2\t\tip6-allrouters
+";
+
+/// Drops regular files that name the build machine and that no package ships. Files that the
+/// treefile adds come later and stay; links (to the resolver's stub) stay as well.
+pub(super) fn drop_build_identity(work: &mut Work<'_>) -> Result<()> {
+    for path in BUILD_IDENTITY {
+        if work.tree.file(path).is_some() && !work.owned().contains(path) {
+            work.drop_path(path);
+        }
+    }
+    Ok(())
+}
+
+/// Writes `machine-id` and `hosts`, and drops what a sandbox mounts over.
+pub(super) fn write_identity(work: &mut Work<'_>) -> Result<()> {
+    for path in ["etc/hostname", "etc/resolv.conf", "etc/hosts"] {
+        if work.tree.file(path).is_some_and(|file| file.size == 0) {
+            work.drop_path(path);
+        }
+    }
+    if !work.tree.contains("etc/hosts") {
+        work.write("etc/hosts", 0o644, HOSTS.as_bytes())?;
+    }
+    work.tree.remove("etc/machine-id");
+    if work.options().machineid_compat {
+        work.write("etc/machine-id", 0o444, b"uninitialized\n")?;
+    }
+    let dbus_id = "var/lib/dbus/machine-id";
+    if matches!(work.tree.get(dbus_id), Some(Node::File(_))) {
+        work.tree.remove(dbus_id);
+        work.symlink(dbus_id, "/etc/machine-id")?;
+    }
+    Ok(())
+}
