@@ -1,0 +1,88 @@
+# The one entry to building, testing and installing; `make help` lists the targets.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# What `make image` composes, and where to.
+TREEFILE ?= examples/minimal.yaml
+OUTPUT ?= output
+COMPOSE_FLAGS ?=
+# More arguments for the test runner, such as a filter.
+TEST_FLAGS ?=
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET_DIR)/release
+DIST := $(TARGET_DIR)/dist
+XTASK := $(CARGO) run --quiet --package xtask --
+
+# The revision that `apt-ostree --version` shows.
+export APTOSTREE_GIT := $(shell git describe --always --dirty --abbrev=40 --match= 2>/dev/null)
+
+.PHONY: help image build test test-full bench lint doc dist generate install clean \
+	deps-build deps-run deps-test
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 16
+
+image: deps-run build ## Compose an example image into output/ and tell how to run it
+	$(RELEASE)/apt-ostree compose tree $(TREEFILE) --container --output-dir $(OUTPUT) $(COMPOSE_FLAGS)
+
+build: deps-build ## Build the programs
+	$(CARGO) build --release --package apt-ostree --package apt-ostree-worker
+
+test: deps-build deps-run deps-test ## Run all tests
+	scripts/test.sh $(TEST_FLAGS)
+
+test-full: deps-build deps-run deps-test ## Run all tests with the large package sets
+	APTOSTREE_TEST_FULL=1 scripts/test.sh $(TEST_FLAGS)
+
+bench: deps-run deps-test build ## Measure against ordinary tools, write docs/benchmarks.md
+	$(XTASK) bench
+
+lint: deps-build ## Check format, clippy, generated files and mirror names
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	$(XTASK) generate --check
+	scripts/check-hosts.sh
+
+generate: deps-build ## Write the treefile reference and its JSON schema again
+	$(XTASK) generate
+
+doc: deps-build ## Build the docs book as HTML
+	$(XTASK) book $(TARGET_DIR)/book
+	@echo "The book is in $(TARGET_DIR)/book/index.html"
+
+dist: deps-build ## Write man pages and completions
+	$(XTASK) dist $(DIST)
+
+install: build dist ## Install to $(DESTDIR)$(PREFIX)
+	install -D -m 755 $(RELEASE)/apt-ostree $(DESTDIR)$(PREFIX)/bin/apt-ostree
+	install -D -m 755 $(RELEASE)/apt-ostree-worker \
+		$(DESTDIR)$(PREFIX)/libexec/apt-ostree/apt-ostree-worker
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(DIST)/man/man1/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -D -m 644 $(DIST)/completions/bash/apt-ostree \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/apt-ostree
+	install -D -m 644 $(DIST)/completions/zsh/_apt-ostree \
+		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_apt-ostree
+	install -D -m 644 $(DIST)/completions/fish/apt-ostree.fish \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/apt-ostree.fish
+	install -D -m 644 docs/treefile.schema.json \
+		$(DESTDIR)$(PREFIX)/share/apt-ostree/treefile.schema.json
+
+clean: ## Remove what was built and composed here
+	$(CARGO) clean
+	rm -rf $(OUTPUT)
+
+deps-build:
+	@scripts/install-deps.sh build
+	@scripts/require-rust.sh
+
+deps-run:
+	@scripts/install-deps.sh run
+
+deps-test:
+	@scripts/install-deps.sh test
+
+# More targets of the end-to-end tests.
+-include tests/tests.mk
