@@ -1,0 +1,162 @@
+//! What a script can't use up.
+
+use std::time::Duration;
+
+use apt_ostree_model::ErrorKind;
+
+use crate::Test;
+use crate::support::{Scene, probe, shell, try_shell};
+
+pub const TESTS: &[Test] = &[
+    ("time_is_limited", time_is_limited),
+    (
+        "time_is_limited_for_a_silent_program",
+        time_is_limited_for_a_silent_program,
+    ),
+    ("processes_are_limited", processes_are_limited),
+    ("output_is_limited", output_is_limited),
+    (
+        "memory_file_systems_are_limited",
+        memory_file_systems_are_limited,
+    ),
+    (
+        "a_killed_caller_takes_everything_along",
+        a_killed_caller_takes_everything_along,
+    ),
+    ("cancelling_stops_the_program", cancelling_stops_the_program),
+];
+
+fn time_is_limited() {
+    let scene = Scene::new();
+    let mut sandbox = scene.overlay();
+    sandbox.timeout = Duration::from_secs(1);
+    let script = "trap '' TERM; echo started; setsid sleep 1000 & while :; do :; done";
+    let error = try_shell(&sandbox, script, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Script);
+    assert_eq!(
+        error.message,
+        "'sh' did not finish within 1 seconds and was killed:\nstarted"
+    );
+}
+
+/// One that has closed its output must neither end the run early nor escape the limit.
+fn time_is_limited_for_a_silent_program() {
+    let scene = Scene::new();
+    let (finished, _) = shell(&scene.overlay(), "exec > /dev/null 2>&1; sleep 0.3; exit 5");
+    assert_eq!(finished.status, apt_ostree_sandbox::Status::Exited(5));
+    let mut sandbox = scene.overlay();
+    sandbox.timeout = Duration::from_secs(1);
+    let error = try_shell(
+        &sandbox,
+        "exec > /dev/null 2>&1; sleep 1000",
+        &mut Vec::new(),
+    )
+    .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Script);
+}
+
+fn processes_are_limited() {
+    let scene = Scene::new();
+    let mut sandbox = scene.overlay();
+    sandbox.max_pids = 30;
+    let lines = probe(&sandbox, &["processes"]);
+    if lines == ["no limit"] {
+        eprintln!("SKIPPED: processes_are_limited: no pids cgroup for us here");
+        return;
+    }
+    assert_eq!(lines, ["limit below 30"]);
+    sandbox.timeout = Duration::from_secs(2);
+    let mut lines = Vec::new();
+    let error = try_shell(
+        &sandbox,
+        "bomb() { bomb | bomb & }; bomb; sleep 1000",
+        &mut lines,
+    )
+    .map(|f| f.status);
+    assert!(
+        error.is_err() || error != Ok(apt_ostree_sandbox::Status::Exited(0)),
+        "{error:?}"
+    );
+}
+
+fn output_is_limited() {
+    let scene = Scene::new();
+    let mut sandbox = scene.overlay();
+    sandbox.output_limit = 1 << 20;
+    let mut bytes = 0;
+    let mut last = String::new();
+    let argv = [
+        "sh",
+        "-c",
+        "yes 0123456789 | head -c 1073741824; head -c 1000000 /dev/urandom",
+    ];
+    let finished = sandbox.run(&argv, b"", &mut |line| {
+        bytes += line.len();
+        line.clone_into(&mut last);
+    });
+    assert!(finished.unwrap().success());
+    assert!(bytes < 2 << 20, "{bytes}");
+    assert!(last.ends_with("more bytes of output dropped)"), "{last}");
+}
+
+fn memory_file_systems_are_limited() {
+    let scene = Scene::new();
+    let mut sandbox = scene.overlay();
+    sandbox.tmpfs_size = 1 << 20;
+    let script = "for d in /tmp /var/tmp /run /dev/shm /dev; do head -c 8000000 /dev/zero > $d/big 2>/dev/null && echo $d; done; echo end";
+    let (_, lines) = shell(&sandbox, script);
+    assert_eq!(lines, ["end"]);
+}
+
+fn a_killed_caller_takes_everything_along() {
+    let scene = Scene::new();
+    let exe = std::env::current_exe().unwrap();
+    let pid_file = scene.path("data/pid");
+    std::fs::create_dir(scene.path("data")).unwrap();
+    let child = apt_ostree_fsx::Cmd::new(exe.as_os_str())
+        .args(["probe", "run-for-ever", scene.base.as_str()])
+        .spawn(std::process::Stdio::null(), std::process::Stdio::null());
+    let mut child = child.unwrap();
+    while std::fs::read_to_string(&pid_file)
+        .unwrap_or_default()
+        .is_empty()
+    {
+        assert!(child.try_wait().unwrap().is_none(), "the caller ended");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let inside = find(scene.base.as_str());
+    assert!(!inside.is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for _ in 0..500 {
+        if find(scene.base.as_str()).is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("still there: {:?}", find(scene.base.as_str()));
+}
+
+/// The processes that have `marker` in their environment.
+fn find(marker: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let has = |path: std::path::PathBuf| {
+        let environ = std::fs::read(path.join("environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environ).contains(marker)
+    };
+    entries
+        .filter(|e| has(e.path()))
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// In a process of its own, because the flag is for the whole process.
+fn cancelling_stops_the_program() {
+    let scene = Scene::new();
+    let exe = std::env::current_exe().unwrap();
+    let cmd =
+        apt_ostree_fsx::Cmd::new(exe.as_os_str()).args(["probe", "cancelled", scene.base.as_str()]);
+    let mut lines = Vec::new();
+    cmd.stream(&mut |line| lines.push(line.to_owned())).unwrap();
+    assert_eq!(lines, ["started", "Cancelled"]);
+}
