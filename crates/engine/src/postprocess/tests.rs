@@ -1,1 +1,846 @@
+//! One test per rule, on small made-up trees.
 
+use apt_ostree_model::{ErrorKind, Kinded, Meta, Node};
+use apt_ostree_treefile::spec::OptUsrLocal;
+
+use super::testing::{Sample, target};
+use super::*;
+
+fn kinded(error: &anyhow::Error) -> &Kinded {
+    error
+        .chain()
+        .find_map(|e| e.downcast_ref::<Kinded>())
+        .unwrap()
+}
+
+fn owned_by(uid: u32, gid: u32, mode: u32) -> Meta {
+    Meta {
+        mode,
+        uid,
+        gid,
+        ..Meta::root(mode)
+    }
+}
+
+#[test]
+fn toplevel_directories_become_links_and_etc_moves() {
+    let mut sample = Sample::debian();
+    sample.file("run/lock/x", "x");
+    sample.file("tmp/y", "y");
+    let tree = sample.finish().unwrap().tree;
+    for (path, to) in [
+        ("home", "var/home"),
+        ("root", "var/roothome"),
+        ("srv", "var/srv"),
+        ("mnt", "var/mnt"),
+        ("opt", "var/opt"),
+        ("media", "run/media"),
+        ("usr/local", "../var/usrlocal"),
+        ("ostree", "sysroot/ostree"),
+    ] {
+        assert_eq!(target(&tree, path), to);
+    }
+    assert!(!tree.contains("etc") && tree.file("usr/etc/passwd").is_some());
+    for dir in ["boot", "dev", "proc", "run", "sys", "sysroot", "tmp", "var"] {
+        assert!(tree.dir(dir).unwrap().entries.is_empty(), "{dir}");
+    }
+    assert_eq!(tree.dir("tmp").unwrap().meta.mode, 0o1777);
+    let lines = sample.tmpfiles(&tree);
+    for line in [
+        "d /var/home 0755 root root - -",
+        "d /var/roothome 0700 root root - -",
+        "d /run/media 0755 root root - -",
+        "d /var/usrlocal 0755 root root - -",
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line} not in {lines:#?}");
+    }
+}
+
+#[test]
+fn a_tree_without_merged_usr_is_refused() {
+    let mut sample = Sample::debian();
+    sample.tree.remove("lib");
+    sample.dir("lib", 0o755);
+    let error = sample.finish().unwrap_err();
+    assert_eq!(kinded(&error).kind, ErrorKind::InvalidInput);
+    assert!(kinded(&error).message.contains("'/lib'"), "{error:#}");
+}
+
+#[test]
+fn packaged_opt_content_stays_in_the_image_behind_a_link() {
+    let mut sample = Sample::debian();
+    sample.file("opt/vendor/app/bin", "x");
+    let tree = sample.finish().unwrap().tree;
+    assert!(tree.file("usr/lib/opt/vendor/app/bin").is_some());
+    let lines = sample.tmpfiles(&tree);
+    let line = "L /var/opt/vendor - - - - ../../usr/lib/opt/vendor";
+    assert!(lines.iter().any(|l| l == line), "{lines:#?}");
+    let image = image_tree(&tree, &sample.content).unwrap();
+    assert_eq!(
+        image.resolve("opt/vendor/app/bin").as_deref(),
+        Some("usr/lib/opt/vendor/app/bin")
+    );
+}
+
+#[test]
+fn opt_stays_a_directory_when_the_treefile_says_root() {
+    let mut sample = Sample::debian();
+    sample.file("opt/vendor/bin", "x");
+    sample.options.opt_usrlocal = OptUsrLocal::Root;
+    let tree = sample.finish().unwrap().tree;
+    assert!(tree.file("opt/vendor/bin").is_some());
+    assert!(tree.dir("usr/local").is_some());
+}
+
+#[test]
+fn state_overlays_need_their_unit_and_are_enabled() {
+    let mut sample = Sample::debian();
+    sample.options.opt_usrlocal = OptUsrLocal::StateOverlay;
+    assert_eq!(
+        kinded(&sample.finish().unwrap_err()).kind,
+        ErrorKind::InvalidInput
+    );
+    sample.file(
+        "usr/lib/systemd/system/ostree-state-overlay@.service",
+        "[Unit]\n",
+    );
+    let tree = sample.finish().unwrap().tree;
+    let link = "usr/lib/systemd/system/local-fs.target.requires/ostree-state-overlay@opt.service";
+    assert_eq!(target(&tree, link), "../ostree-state-overlay@.service");
+}
+
+#[test]
+fn the_kernel_moves_and_boot_is_emptied() {
+    let mut sample = Sample::bootable();
+    sample.file("boot/config-6.12-amd64", "c");
+    sample.file("boot/initrd.img-6.12-amd64", "i");
+    sample.link("vmlinuz", "boot/vmlinuz-6.12-amd64");
+    let initramfs = apt_ostree_model::ContentWriter::put_file(
+        &sample.content,
+        &Meta::root(0o600),
+        b"initramfs",
+    )
+    .unwrap();
+    let tree = finish(sample.tree.clone(), sample.input(), Some(initramfs))
+        .unwrap()
+        .tree;
+    let dir = tree.dir("usr/lib/modules/6.12-amd64").unwrap();
+    let names: Vec<&str> = dir.entries.keys().map(String::as_str).collect();
+    assert_eq!(names, ["config", "initramfs.img", "modules.dep", "vmlinuz"]);
+    assert!(tree.dir("boot").unwrap().entries.is_empty() && !tree.contains("vmlinuz"));
+}
+
+#[test]
+fn a_kernel_already_beside_its_modules_stays() {
+    let mut sample = Sample::bootable();
+    sample.tree.remove("boot/vmlinuz-6.12-amd64");
+    sample.file("usr/lib/modules/6.12-amd64/vmlinuz", "kernel");
+    let kernel = find_kernel(&sample.tree).unwrap().unwrap();
+    assert_eq!(kernel.path, "usr/lib/modules/6.12-amd64/vmlinuz");
+    assert!(sample.finish().unwrap().tree.file(&kernel.path).is_some());
+}
+
+#[test]
+fn no_kernel_two_kernels_and_a_kernel_in_a_container_are_refused() {
+    let mut none = Sample::bootable();
+    none.tree.remove("boot/vmlinuz-6.12-amd64");
+    let mut two = Sample::bootable();
+    two.file("boot/vmlinuz-6.13-amd64", "k");
+    let mut container = Sample::bootable();
+    container.options.container = true;
+    let mut no_modules = Sample::bootable();
+    no_modules.tree.remove("usr/lib/modules");
+    for sample in [none, two, container, no_modules] {
+        assert_eq!(
+            kinded(&sample.finish().unwrap_err()).kind,
+            ErrorKind::InvalidInput
+        );
+    }
+}
+
+#[test]
+fn the_package_database_moves_without_locks_and_backups() {
+    let mut sample = Sample::debian();
+    for name in [
+        "status-old",
+        "lock",
+        "lock-frontend",
+        "diversions-old",
+        "triggers/Lock",
+        "available",
+    ] {
+        sample.file(&format!("var/lib/dpkg/{name}"), "x");
+    }
+    sample.file(
+        "var/lib/dpkg/status",
+        "Package: b\nStatus: x\n\nPackage: a\n\n",
+    );
+    sample.file("var/lib/dpkg/alternatives/awk", "x");
+    sample.file("var/lib/apt/extended_states", "x");
+    sample.file("var/cache/debconf/passwords.dat", "secret");
+    sample.file("var/cache/debconf/config.dat", "x");
+    sample.file("var/lib/ucf/hashfile", "x");
+    sample.file("var/lib/ucf/hashfile.0", "x");
+    sample.dir("etc/apt", 0o755);
+    let tree = sample.finish().unwrap().tree;
+    let names =
+        |dir: &str| -> Vec<String> { tree.dir(dir).unwrap().entries.keys().cloned().collect() };
+    assert_eq!(
+        names("usr/lib/sysimage/dpkg"),
+        ["alternatives", "status", "triggers"]
+    );
+    assert_eq!(names("usr/lib/sysimage/debconf"), ["config.dat"]);
+    assert_eq!(names("usr/lib/sysimage/ucf"), ["hashfile"]);
+    assert!(
+        sample
+            .text(&tree, "usr/lib/sysimage/dpkg/status")
+            .starts_with("Package: a\n")
+    );
+    let lines = sample.tmpfiles(&tree);
+    for line in [
+        "L+ /var/lib/dpkg - - - - ../../usr/lib/sysimage/dpkg",
+        "L+ /var/lib/apt/extended_states - - - - ../../../usr/lib/sysimage/apt/extended_states",
+        "L+ /var/cache/debconf - - - - ../../usr/lib/sysimage/debconf",
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line} not in {lines:#?}");
+    }
+    let image = image_tree(&tree, &sample.content).unwrap();
+    assert_eq!(
+        image.resolve("var/lib/dpkg/status").as_deref(),
+        Some("usr/lib/sysimage/dpkg/status")
+    );
+    assert!(image.resolve("var/lib/apt/extended_states").is_some());
+}
+
+#[test]
+fn var_directories_links_and_empty_files_become_lines_with_owner_names() {
+    let mut sample = Sample::debian();
+    sample.dir("var/cache/man", 0o2755);
+    sample.tree.dir_mut("var/cache/man").unwrap().meta = owned_by(6, 12, 0o2755);
+    sample.file("var/cache/man/de/index.db", "db");
+    sample.file_as("var/log/btmp", &owned_by(0, 4, 0o660), b"");
+    sample.file("var/log/dpkg.log", "log");
+    sample.link("var/spool/mail", "../mail");
+    sample.dir("var/lib/with space%", 0o700);
+    let output = sample.finish().unwrap();
+    let lines = sample.tmpfiles(&output.tree);
+    for line in [
+        "d /var/cache/man 2755 man man - -",
+        "f /var/log/btmp 0660 root adm - -",
+        "L /var/spool/mail - - - - ../mail",
+        "d /var/lib/with\\x20space%% 0700 root root - -",
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line} not in {lines:#?}");
+    }
+    assert!(
+        !lines
+            .iter()
+            .any(|l| l.contains("/man/de") || l.contains("dpkg.log"))
+    );
+    assert!(
+        output
+            .report
+            .dropped
+            .contains(&"/var/log/dpkg.log".to_owned())
+    );
+    let image = image_tree(&output.tree, &sample.content).unwrap();
+    let man = image.dir("var/cache/man").unwrap();
+    assert_eq!((man.meta.uid, man.meta.gid, man.meta.mode), (6, 12, 0o2755));
+    assert!(
+        image
+            .walk_from("var")
+            .all(|(_, node)| node.as_file().is_none())
+    );
+}
+
+#[test]
+fn lines_that_packages_ship_are_not_repeated() {
+    let mut sample = Sample::debian();
+    sample.file(
+        "usr/lib/tmpfiles.d/pkg.conf",
+        "d /var/lib/foo 0700 root root -\n",
+    );
+    sample.dir("var/lib/foo", 0o755);
+    sample.dir("var/lib/bar", 0o755);
+    let tree = sample.finish().unwrap().tree;
+    let lines = sample.tmpfiles(&tree);
+    assert!(
+        !lines.iter().any(|l| l.contains("/var/lib/foo")),
+        "{lines:#?}"
+    );
+    assert!(lines.iter().any(|l| l.contains("/var/lib/bar")));
+    let image = image_tree(&tree, &sample.content).unwrap();
+    assert_eq!(image.dir("var/lib/foo").unwrap().meta.mode, 0o700);
+}
+
+#[test]
+fn var_content_becomes_a_factory_copy_as_a_whole() {
+    let mut sample = Sample::debian();
+    sample.file("var/lib/foo/a/data", "x");
+    sample.file("var/lib/foo/empty", "");
+    sample.file("var/lib/packaged/x", "x");
+    sample.file("root/.bashrc", "x");
+    sample.package("packaged", &["var/lib/packaged/x"]);
+    let output = sample.finish().unwrap();
+    let tree = &output.tree;
+    assert!(tree.file("usr/share/factory/var/lib/foo/a/data").is_some());
+    assert!(tree.file("usr/share/factory/var/lib/foo/empty").is_some());
+    assert_eq!(
+        tree.dir("usr/share/factory/var/roothome")
+            .unwrap()
+            .meta
+            .mode,
+        0o700
+    );
+    let lines = sample.tmpfiles(tree);
+    assert!(lines.contains(&"C /var/lib/foo - - - - /usr/share/factory/var/lib/foo".to_owned()));
+    assert!(lines.contains(&"C /var/roothome - - - - /usr/share/factory/var/roothome".to_owned()));
+    let warned = |text: &str| output.report.warnings.iter().any(|w| w.contains(text));
+    assert!(warned("/var/lib/foo"), "unknown content is reported");
+    assert!(!warned("/var/lib/packaged") && !warned("roothome"));
+    assert!(tree.dir("var").unwrap().entries.is_empty());
+}
+
+#[test]
+fn data_made_by_a_service_is_reported() {
+    let mut sample = Sample::debian();
+    sample.file("var/lib/postgresql/17/main/PG_VERSION", "17");
+    let output = sample.finish().unwrap();
+    assert!(
+        output
+            .report
+            .warnings
+            .iter()
+            .any(|w| w.contains("service made"))
+    );
+    assert_eq!(output.report.factory, ["/var/lib/postgresql"]);
+}
+
+#[test]
+fn every_account_gets_its_fixed_id_unless_a_package_fixes_it() {
+    let mut sample = Sample::debian();
+    sample.file(
+        "usr/lib/sysusers.d/basic.conf",
+        "g root 0\nu root 0 - /root /bin/bash\nu man 6:12 - /x\ng man 12\nu _apt - -\n",
+    );
+    let tree = sample.finish().unwrap().tree;
+    let text = sample.text(&tree, "usr/lib/sysusers.d/00-apt-ostree.conf");
+    assert_eq!(
+        text.lines().skip(1).collect::<Vec<_>>(),
+        [
+            "g adm 4",
+            "g shadow 42",
+            "g nogroup 65534",
+            "u _apt 42:65534 - /nonexistent /usr/sbin/nologin",
+            "m _apt adm",
+        ]
+    );
+}
+
+#[test]
+fn shadow_is_locked_and_forgets_the_build_day() {
+    let mut sample = Sample::debian();
+    let shadow = owned_by(0, 42, 0o640);
+    sample.file_as(
+        "etc/shadow",
+        &shadow,
+        b"root::20778:0:99999:7:::\nman:*:20778:0:99999:7:::\nx:$y$hash:1:0:::::\n",
+    );
+    sample.file("etc/shadow-", "x");
+    sample.file("etc/.pwd.lock", "");
+    let output = sample.finish().unwrap();
+    let text = sample.text(&output.tree, "usr/etc/shadow");
+    assert_eq!(
+        text,
+        "root:*::0:99999:7:::\nman:*::0:99999:7:::\nx:$y$hash::0:::::\n"
+    );
+    assert_eq!(output.tree.file("usr/etc/shadow").unwrap().meta, shadow);
+    assert!(!output.tree.contains("usr/etc/shadow-") && !output.tree.contains("usr/etc/.pwd.lock"));
+    assert!(
+        output
+            .report
+            .warnings
+            .iter()
+            .any(|w| w.contains("user 'x' has a password"))
+    );
+}
+
+#[test]
+fn ids_are_read_from_etc_and_from_usr_etc() {
+    let sample = Sample::debian();
+    let before = id_lock(&sample.tree, &sample.content).unwrap();
+    let after = id_lock(&sample.finish().unwrap().tree, &sample.content).unwrap();
+    assert_eq!(before, after);
+    assert_eq!(after.users["man"].gid, 12);
+    assert_eq!(after.groups["adm"], 4);
+}
+
+#[test]
+fn secrets_go_and_first_boot_makes_new_ones() {
+    let mut sample = Sample::debian();
+    for path in [
+        "etc/ssh/ssh_host_rsa_key",
+        "etc/ssh/ssh_host_rsa_key.pub",
+        "etc/ssl/private/ssl-cert-snakeoil.key",
+        "etc/ssl/certs/ssl-cert-snakeoil.pem",
+        "etc/bind/rndc.key",
+        "root/.ssh/id_rsa",
+        "var/lib/rabbitmq/.erlang.cookie",
+        "usr/sbin/sshd",
+        "usr/sbin/make-ssl-cert",
+    ] {
+        sample.file(path, "x");
+    }
+    sample.link("etc/ssl/certs/1234abcd.0", "ssl-cert-snakeoil.pem");
+    sample.link("etc/ssl/certs/other.0", "other.pem");
+    sample.file("etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.x\n");
+    sample.dir("usr/lib/systemd/system", 0o755);
+    let output = sample.finish().unwrap();
+    let tree = &output.tree;
+    assert_eq!(
+        output.report.secrets.len(),
+        9,
+        "{:?}",
+        output.report.secrets
+    );
+    assert!(tree.dir("usr/etc/ssh").unwrap().entries.is_empty());
+    let certs: Vec<&String> = tree
+        .dir("usr/etc/ssl/certs")
+        .unwrap()
+        .entries
+        .keys()
+        .collect();
+    assert_eq!(certs, ["other.0"]);
+    assert_eq!(
+        sample.text(tree, "usr/etc/iscsi/initiatorname.iscsi"),
+        "GenerateName=yes\n"
+    );
+    for unit in [
+        "ssh.service.wants/apt-ostree-ssh-host-keys",
+        "sysinit.target.wants/apt-ostree-snakeoil",
+    ] {
+        let link = format!("usr/lib/systemd/system/{unit}.service");
+        assert!(tree.resolve(&link).is_some(), "{link}");
+    }
+}
+
+#[test]
+fn database_passwords_are_blanked_in_all_copies() {
+    let mut sample = Sample::debian();
+    sample.file(
+        "etc/dbconfig-common/app.conf",
+        "dbc_dbuser='app'\ndbc_dbpass='s3cr3tpw'\n",
+    );
+    sample.file("etc/app/db.php", "$dbpass='s3cr3tpw';\n");
+    let tree = sample.finish().unwrap().tree;
+    assert!(
+        !sample
+            .text(&tree, "usr/etc/dbconfig-common/app.conf")
+            .contains("s3cr3t")
+    );
+    assert_eq!(sample.text(&tree, "usr/etc/app/db.php"), "$dbpass='';\n");
+}
+
+#[test]
+fn the_identity_of_the_build_machine_goes_but_that_of_the_treefile_stays() {
+    let mut sample = Sample::debian();
+    sample.file("etc/hostname", "builder\n");
+    sample.file("etc/resolv.conf", "nameserver 192.0.2.1\n");
+    sample.file("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    sample.file(
+        "var/lib/dbus/machine-id",
+        "0123456789abcdef0123456789abcdef\n",
+    );
+    sample.options.add_files.push(AddedFile {
+        path: "etc/hostname".into(),
+        kind: AddedKind::File {
+            data: b"appliance\n".to_vec(),
+            executable: false,
+        },
+    });
+    sample.tree = sample.apply().unwrap().tree;
+    let tree = sample.finish().unwrap().tree;
+    assert_eq!(sample.text(&tree, "usr/etc/hostname"), "appliance\n");
+    assert!(!tree.contains("usr/etc/resolv.conf"));
+    assert_eq!(sample.text(&tree, "usr/etc/machine-id"), "uninitialized\n");
+    assert!(sample.text(&tree, "usr/etc/hosts").contains("localhost"));
+    assert_eq!(target(&tree, "usr/etc/mtab"), "../proc/self/mounts");
+    let line = "L /var/lib/dbus/machine-id - - - - /etc/machine-id".to_owned();
+    assert!(sample.tmpfiles(&tree).contains(&line));
+    sample.options.machineid_compat = false;
+    assert!(!sample.finish().unwrap().tree.contains("usr/etc/machine-id"));
+}
+
+#[test]
+fn units_are_enabled_by_their_install_section() {
+    let mut sample = Sample::debian();
+    let dir = "usr/lib/systemd/system";
+    sample.file(
+        &format!("{dir}/a.service"),
+        "[Unit]\nX=1\n[Install]\nWantedBy=multi-user.target \\\n  b.target\nRequiredBy=c.target\nAlias=alias.service\nAlso=a.socket\n",
+    );
+    sample.file(
+        &format!("{dir}/a.socket"),
+        "[Install]\nWantedBy=sockets.target\n",
+    );
+    sample.file(
+        &format!("{dir}/t@.service"),
+        "[Install]\nWantedBy=%p-%i.target\nDefaultInstance=one\n",
+    );
+    sample.options.units = vec![
+        "a.service".into(),
+        "t@two.service".into(),
+        "t@.service".into(),
+    ];
+    let tree = sample.apply().unwrap().tree;
+    for (link, unit) in [
+        (
+            "etc/systemd/system/multi-user.target.wants/a.service",
+            "a.service",
+        ),
+        ("etc/systemd/system/b.target.wants/a.service", "a.service"),
+        (
+            "usr/lib/systemd/system/c.target.requires/a.service",
+            "a.service",
+        ),
+        ("etc/systemd/system/alias.service", "a.service"),
+        (
+            "etc/systemd/system/sockets.target.wants/a.socket",
+            "a.socket",
+        ),
+        (
+            "etc/systemd/system/t-two.target.wants/t@two.service",
+            "t@.service",
+        ),
+        (
+            "etc/systemd/system/t-one.target.wants/t@one.service",
+            "t@.service",
+        ),
+    ] {
+        assert_eq!(
+            target(&tree, link),
+            format!("/usr/lib/systemd/system/{unit}")
+        );
+    }
+}
+
+#[test]
+fn units_that_cannot_be_enabled_are_errors() {
+    let mut sample = Sample::debian();
+    let dir = "usr/lib/systemd/system";
+    sample.file(&format!("{dir}/static.service"), "[Unit]\n");
+    sample.file(
+        &format!("{dir}/t@.service"),
+        "[Install]\nWantedBy=x.target\n",
+    );
+    sample.file(
+        &format!("{dir}/evil.service"),
+        "[Install]\nWantedBy=../../../x.target\n",
+    );
+    sample.file(
+        &format!("{dir}/host.service"),
+        "[Install]\nWantedBy=%m.target\n",
+    );
+    sample.link("etc/systemd/system/masked.service", "/dev/null");
+    for unit in [
+        "static.service",
+        "t@.service",
+        "evil.service",
+        "host.service",
+        "masked.service",
+        "missing.service",
+        "noname",
+        "../x.service",
+    ] {
+        sample.options.units = vec![unit.into()];
+        let error = sample.apply().unwrap_err();
+        assert!(kinded(&error).message.contains(unit), "{unit}: {error:#}");
+    }
+}
+
+#[test]
+fn the_default_target_is_linked_and_must_exist() {
+    let mut sample = Sample::debian();
+    sample.options.default_target = Some("graphical.target".into());
+    assert!(sample.apply().is_err());
+    sample.file("usr/lib/systemd/system/graphical.target", "[Unit]\n");
+    let tree = sample.apply().unwrap().tree;
+    assert_eq!(
+        target(&tree, "etc/systemd/system/default.target"),
+        "/usr/lib/systemd/system/graphical.target"
+    );
+}
+
+#[test]
+fn the_first_boot_enables_nothing_that_the_compose_left_disabled() {
+    let mut sample = Sample::debian();
+    let dir = "usr/lib/systemd/system";
+    for unit in ["on.service", "off.service", "t@.service"] {
+        sample.file(
+            &format!("{dir}/{unit}"),
+            "[Install]\nWantedBy=multi-user.target\n",
+        );
+    }
+    sample.file(&format!("{dir}/static.service"), "[Unit]\n");
+    sample.link(
+        "etc/systemd/system/multi-user.target.wants/on.service",
+        "/usr/lib/systemd/system/on.service",
+    );
+    sample.link(
+        "etc/systemd/system/multi-user.target.wants/t@x.service",
+        "/usr/lib/systemd/system/t@.service",
+    );
+    let tree = sample.finish().unwrap().tree;
+    let text = sample.text(&tree, "usr/lib/systemd/system-preset/80-apt-ostree.preset");
+    assert_eq!(
+        text.lines().skip(1).collect::<Vec<_>>(),
+        ["disable off.service"]
+    );
+}
+
+#[test]
+fn documentation_goes_but_copyright_files_stay() {
+    let mut sample = Sample::debian();
+    sample.options.documentation = false;
+    sample.file("usr/share/doc/a/copyright", "c");
+    sample.file("usr/share/doc/a/README", "r");
+    sample.file("usr/share/doc/a/examples/x", "r");
+    sample.link("usr/share/doc/b", "a");
+    sample.file("usr/share/man/man1/a.1.gz", "m");
+    sample.dir("etc/dpkg/dpkg.cfg.d", 0o755);
+    let tree = sample.apply().unwrap().tree;
+    let left: Vec<String> = tree.walk_from("usr/share").map(|(path, _)| path).collect();
+    assert_eq!(
+        left,
+        [
+            "usr/share/doc",
+            "usr/share/doc/a",
+            "usr/share/doc/a/copyright",
+            "usr/share/doc/b",
+            "usr/share/man"
+        ]
+    );
+    assert!(tree.contains("etc/dpkg/dpkg.cfg.d/apt-ostree-documentation"));
+}
+
+#[test]
+fn locales_that_are_not_listed_go() {
+    let mut sample = Sample::debian();
+    sample.options.install_langs = Some(vec!["de".into()]);
+    for path in [
+        "locale/de/x",
+        "locale/fr/x",
+        "locale/locale.alias",
+        "man/fr/man1/x",
+        "man/de/man1/x",
+        "man/man1/x",
+    ] {
+        sample.file(&format!("usr/share/{path}"), "x");
+    }
+    let tree = sample.apply().unwrap().tree;
+    for (path, there) in [
+        ("locale/de/x", true),
+        ("locale/fr", false),
+        ("locale/locale.alias", true),
+        ("man/fr", false),
+        ("man/de/man1/x", true),
+        ("man/man1/x", true),
+    ] {
+        assert_eq!(tree.contains(&format!("usr/share/{path}")), there, "{path}");
+    }
+}
+
+#[test]
+fn files_are_removed_and_added_through_merged_directories() {
+    let mut sample = Sample::debian();
+    sample.file("usr/bin/old", "x");
+    sample.options.remove_files = vec!["bin/old".into(), "usr/none".into()];
+    sample.options.add_files = vec![AddedFile {
+        path: "lib/tool/run".into(),
+        kind: AddedKind::File {
+            data: b"x".to_vec(),
+            executable: true,
+        },
+    }];
+    let output = sample.apply().unwrap();
+    assert!(!output.tree.contains("usr/bin/old"));
+    assert_eq!(
+        output.tree.file("usr/lib/tool/run").unwrap().meta,
+        Meta::root(0o755)
+    );
+    assert!(
+        output
+            .report
+            .warnings
+            .iter()
+            .any(|w| w.contains("usr/none"))
+    );
+}
+
+#[test]
+fn files_of_a_package_are_removed_by_expression() {
+    let mut sample = Sample::debian();
+    sample.file("usr/share/pkg/a.txt", "x");
+    sample.file("usr/share/pkg/b.bin", "x");
+    sample.file("usr/share/other/a.txt", "x");
+    sample.package("pkg", &["usr/share/pkg/a.txt", "usr/share/pkg/b.bin"]);
+    sample.options.remove_from_packages = vec![("pkg".parse().unwrap(), vec!["\\.txt$".into()])];
+    let tree = sample.apply().unwrap().tree;
+    assert!(!tree.contains("usr/share/pkg/a.txt") && tree.contains("usr/share/pkg/b.bin"));
+    assert!(tree.contains("usr/share/other/a.txt"));
+    for (name, pattern) in [("missing", "x"), ("pkg", "(")] {
+        sample.options.remove_from_packages = vec![(name.parse().unwrap(), vec![pattern.into()])];
+        assert_eq!(
+            kinded(&sample.apply().unwrap_err()).kind,
+            ErrorKind::InvalidInput
+        );
+    }
+}
+
+#[test]
+fn executables_lose_their_write_bits_on_request() {
+    let mut sample = Sample::debian();
+    sample.file_as("usr/bin/x", &Meta::root(0o4755), b"x");
+    sample.file("usr/bin/data", "x");
+    sample.options.readonly_executables = true;
+    let tree = sample.finish().unwrap().tree;
+    assert_eq!(tree.file("usr/bin/x").unwrap().meta.mode, 0o4555);
+    assert_eq!(tree.file("usr/bin/data").unwrap().meta.mode, 0o644);
+}
+
+#[test]
+fn the_treefile_the_version_and_prepare_root_are_kept_in_the_image() {
+    let mut sample = Sample::debian();
+    sample.file("usr/lib/os-release", "VERSION=\"13\"\n");
+    sample.options.treefile = Some(serde_json::json!({"ref": "x"}));
+    sample.options.mutate_os_release = Some("13".into());
+    sample.options.version = Some("13.1".into());
+    sample.options.prepare_root =
+        Some(("usr/lib/ostree/prepare-root.conf".into(), b"new".to_vec()));
+    let tree = sample.apply().unwrap().tree;
+    assert!(
+        sample
+            .text(&tree, "usr/share/apt-ostree/treefile.json")
+            .contains("\"ref\"")
+    );
+    assert!(
+        sample
+            .text(&tree, "usr/lib/os-release")
+            .contains("VERSION=\"13.1\"")
+    );
+    assert_eq!(
+        sample.text(&tree, "usr/lib/ostree/prepare-root.conf"),
+        "new"
+    );
+    sample.file("usr/lib/ostree/prepare-root.conf", "author's");
+    assert_eq!(
+        sample.text(
+            &sample.apply().unwrap().tree,
+            "usr/lib/ostree/prepare-root.conf"
+        ),
+        "author's"
+    );
+    sample.options.prepare_root_forced = true;
+    assert_eq!(
+        sample.text(
+            &sample.apply().unwrap().tree,
+            "usr/lib/ostree/prepare-root.conf"
+        ),
+        "new"
+    );
+}
+
+#[test]
+fn sources_of_the_build_machine_are_replaced() {
+    let mut sample = Sample::debian();
+    sample.file("etc/apt/sources.list", "deb x");
+    sample.file("etc/apt/sources.list.d/builder.list", "deb x");
+    sample.file("etc/apt/sources.list.d/shipped.sources", "x");
+    sample.file("usr/share/keyrings/debian-archive-keyring.gpg", "k");
+    sample.package("shipper", &["etc/apt/sources.list.d/shipped.sources"]);
+    let source = |name: &str, keys: Vec<Vec<u8>>| AptSource {
+        name: name.into(),
+        url: "http://example.com/debian".into(),
+        distribution: "debian".into(),
+        suites: vec!["trixie".into()],
+        components: vec!["main".into()],
+        architectures: vec![],
+        keys,
+        trusted: false,
+        check_valid_until: true,
+    };
+    sample.options.sources = vec![source("a", vec![]), source("b", vec![b"\x99key".to_vec()])];
+    let tree = sample.apply().unwrap().tree;
+    assert!(!tree.contains("etc/apt/sources.list"));
+    let names: Vec<&String> = tree
+        .dir("etc/apt/sources.list.d")
+        .unwrap()
+        .entries
+        .keys()
+        .collect();
+    assert_eq!(names, ["a.sources", "b.sources", "shipped.sources"]);
+    let a = sample.text(&tree, "etc/apt/sources.list.d/a.sources");
+    assert!(
+        a.contains("Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg"),
+        "{a}"
+    );
+    let b = sample.text(&tree, "etc/apt/sources.list.d/b.sources");
+    assert!(
+        b.contains("Signed-By: /etc/apt/keyrings/b.gpg") && tree.contains("etc/apt/keyrings/b.gpg")
+    );
+}
+
+#[test]
+fn build_helpers_are_removed_unless_a_package_ships_them() {
+    let mut sample = Sample::debian();
+    sample.file("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");
+    assert!(
+        !sample
+            .finish()
+            .unwrap()
+            .tree
+            .contains("usr/sbin/policy-rc.d")
+    );
+    sample.package("policy", &["usr/sbin/policy-rc.d"]);
+    assert!(
+        sample
+            .finish()
+            .unwrap()
+            .tree
+            .contains("usr/sbin/policy-rc.d")
+    );
+}
+
+#[test]
+fn finishing_gives_the_same_tree_every_time() {
+    let mut sample = Sample::bootable();
+    sample.file("var/lib/foo/x", "x");
+    sample.file("root/.profile", "x");
+    assert_eq!(sample.finish().unwrap().tree, sample.finish().unwrap().tree);
+}
+
+#[test]
+fn homes_are_made_where_they_really_are() {
+    let mut sample = Sample::debian();
+    sample.file("etc/default/useradd", "SHELL=/bin/sh\n# HOME=/home\n");
+    sample.file("etc/adduser.conf", "#DHOME=/home\n");
+    let tree = sample.finish().unwrap().tree;
+    assert!(
+        sample
+            .text(&tree, "usr/etc/default/useradd")
+            .contains("\nHOME=/var/home\n")
+    );
+    assert!(
+        sample
+            .text(&tree, "usr/etc/adduser.conf")
+            .contains("\nDHOME=/var/home\n")
+    );
+}
+
+#[test]
+fn tmp_is_a_link_when_the_treefile_says_so() {
+    let mut sample = Sample::debian();
+    sample.options.tmp_is_dir = false;
+    let tree = sample.finish().unwrap().tree;
+    assert!(matches!(tree.get("tmp"), Some(Node::Symlink(l)) if l.target == "sysroot/tmp"));
+}
