@@ -196,6 +196,10 @@ fn parse_fields(text: &str) -> Result<Vec<(String, String)>, DebError> {
         }
         fields.push((name.to_owned(), value.trim().to_owned()));
     }
+    // So does dpkg: it takes the final newline for a missing value.
+    if let Some((name, _)) = fields.last().filter(|(_, value)| value.is_empty()) {
+        return Err(field_error(name, "the file ends before its value"));
+    }
     Ok(fields)
 }
 

@@ -138,13 +138,13 @@ mod tests {
         for (field, value) in [
             (
                 "Depends",
-                "libc6 (>= 2.34), a | b:any (<< 1:2~rc1),\n c-d ( = 3 )",
+                "libc6 (>= 2.34), aa | bb:any (<< 1:2~rc1),\n c-d ( = 3 )",
             ),
             ("depends", "python3:any (>= 3.11~)"),
             ("Depends", ""),
-            ("Depends", "a(>=1)"),
-            ("Conflicts", "x (<< 2), y"),
-            ("Provides", "v (= 1.0), w"),
+            ("Depends", "aa(>=1)"),
+            ("Conflicts", "xx (<< 2), yy"),
+            ("Provides", "vv (= 1.0), ww"),
             ("Breaks", "old (< 1)"),
             ("Description", "not (a relation"),
         ] {
@@ -164,7 +164,7 @@ mod tests {
             ("Depends", "libc6 (>= )", 11),
             ("Depends", "libc6 (>= 1 2)", 13),
             ("Depends", "LibC", 1),
-            ("Depends", "a:é", 1),
+            ("Depends", "aa:é", 1),
             ("Depends", "libc6 [amd64]", 7),
             ("Depends", "aa | ", 6),
             ("Pre-Depends", "aa, ../x", 5),

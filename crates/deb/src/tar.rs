@@ -47,6 +47,7 @@ pub(crate) struct TarReader<'a> {
     left: u64,
     /// Bytes from there to the next block.
     padding: usize,
+    /// The number of the current header.
     entries: u64,
 }
 
@@ -85,7 +86,6 @@ impl<'a> TarReader<'a> {
                 }
                 return Ok(None);
             };
-            self.entries += 1;
             let slot = match block[156] {
                 b'L' => &mut long_name,
                 b'K' => &mut long_link,
@@ -217,6 +217,7 @@ impl<'a> TarReader<'a> {
             }
             return Ok(None);
         }
+        self.entries += 1;
         let mut block = [0; BLOCK];
         self.fill(&mut block)?;
         if block.iter().all(|b| *b == 0) {
@@ -227,7 +228,7 @@ impl<'a> TarReader<'a> {
         let field = block[148..156].iter().map(|b| i64::from(*b)).sum::<i64>();
         let expected = sum - field + 8 * i64::from(b' ');
         if number("checksum", &block[148..156]) != Ok(expected) {
-            let place = self.entries + 1;
+            let place = self.entries;
             return Err(self.invalid(format!("the header of entry {place} has a bad checksum")));
         }
         if ![GNU_MAGIC, USTAR_MAGIC].contains(&&block[257..265]) {

@@ -40,8 +40,8 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Vec<Trigger>, DebEr
     for (number, line) in lines("triggers", bytes)? {
         let fail =
             |reason: String| DebError::invalid(format!("member 'triggers', line {number}"), reason);
-        let line = line.split('#').next().unwrap_or("").trim_ascii();
-        if line.is_empty() {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let (word, name) = line.split_once([' ', '\t']).unwrap_or((line, ""));
