@@ -126,7 +126,7 @@ fn outer() -> Result<(), Failure> {
     let watched = watch();
     // Does nothing to one that has ended. Waiting returns once all processes inside are dead.
     let _ = rustix::process::kill_process(pid, Signal::KILL);
-    while rustix::process::waitpid(Some(pid), WaitOptions::empty()) == Err(Errno::INTR) {}
+    while let Err(Errno::INTR) = rustix::process::waitpid(Some(pid), WaitOptions::empty()) {}
     watched.map_err(|e| Failure::new("watching the first process", e))
 }
 
