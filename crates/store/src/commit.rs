@@ -1,0 +1,261 @@
+//! Writing commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result};
+use apt_ostree_model::compose::CommitStats;
+use apt_ostree_model::{Node, Sha256Digest, Tree};
+use fn_error_context::context;
+use ostree::glib::Variant;
+use ostree::{ObjectType, Repo, RepoMode, gio};
+
+use crate::error::{quote, storage};
+use crate::metavalue::{self, MetaValue, require_no_nul};
+use crate::treewriter::{TreeWriter, write_commit};
+use crate::{CacheRepo, CommitTree, TargetRepo};
+
+/// Threads that compress objects for an `archive` repository.
+const MAX_THREADS: usize = 8;
+/// Objects that a thread takes at a time.
+const CHUNK: usize = 64;
+
+/// What a commit says of itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CommitMeta {
+    /// Its first line.
+    pub subject: String,
+    /// When it was made, in seconds since 1970.
+    pub timestamp: u64,
+    /// The commit before it.
+    pub parent: Option<String>,
+    /// Metadata that is part of the commit.
+    pub metadata: BTreeMap<String, MetaValue>,
+    /// Metadata beside the commit, which can change later.
+    pub detached: BTreeMap<String, MetaValue>,
+    /// The ref to move to the commit, after all else; `None` leaves that to
+    /// [`TargetRepo::set_ref`].
+    pub ref_name: Option<String>,
+    /// GPG key to sign with, in the caller's key ring.
+    pub gpg_key: Option<String>,
+    /// Directory of the key ring.
+    pub gpg_homedir: Option<String>,
+}
+
+/// A written commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitResult {
+    /// Its checksum.
+    pub checksum: String,
+    /// Checksum of what is in it, the same for two commits of one tree.
+    pub content_checksum: String,
+    /// How many objects it has and how many were new.
+    pub stats: CommitStats,
+}
+
+impl CacheRepo {
+    /// Commits `tree`, whose contents are in this cache, to `target`. The ref moves last, in one
+    /// step; until then the repository has only objects that nothing names.
+    ///
+    /// # Errors
+    /// When an object is missing or damaged ([`crate::DamagedObject`]), the commit can't be
+    /// signed, or `target` can't be written.
+    #[context("writing a commit to repository '{}'", target.path())]
+    pub fn commit(
+        &self,
+        tree: &Tree,
+        meta: &CommitMeta,
+        target: &TargetRepo,
+    ) -> Result<CommitResult> {
+        require_no_nul(&meta.subject)?;
+        if let Some(name) = &meta.ref_name {
+            ostree::validate_rev(name).map_err(storage)?;
+        }
+        let metadata = metavalue::dict(&meta.metadata)?;
+        let detached = metavalue::dict(&meta.detached)?;
+        let contents = self.export(tree, target)?;
+        // An object of its own: a transaction belongs to one.
+        let repo = target.handle.open()?;
+        let transaction = repo
+            .auto_transaction(gio::Cancellable::NONE)
+            .map_err(storage)?;
+        let mut writer = TreeWriter::new(&repo);
+        let root = writer.write(&tree.root)?;
+        let about = (meta.subject.as_str(), meta.parent.as_deref());
+        let checksum = write_commit(&repo, root, meta.timestamp, &metadata, about)?;
+        finish(&repo, &checksum, &detached, meta)?;
+        let content_checksum = content_checksum(&repo, &checksum)?;
+        let stats = CommitStats {
+            n_metadata_total: writer.stats.n_metadata_total + 1,
+            n_metadata_written: writer.stats.n_metadata_written + 1,
+            ..contents
+        };
+        transaction
+            .commit(gio::Cancellable::NONE)
+            .map_err(storage)?;
+        Ok(CommitResult {
+            checksum,
+            content_checksum,
+            stats,
+        })
+    }
+
+    /// Puts the contents of `tree` into `target`, as hard links where possible.
+    fn export(&self, tree: &Tree, target: &TargetRepo) -> Result<CommitStats> {
+        let nodes: BTreeMap<Sha256Digest, &Node> = tree
+            .walk()
+            .filter_map(|(_, node)| Some((checksum(node)?, node)))
+            .collect();
+        let nodes: Vec<(Sha256Digest, &Node)> = nodes.into_iter().collect();
+        let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // Linking is bound by the file system, compressing is not.
+        let threads = if target.mode() == RepoMode::Archive {
+            available.min(MAX_THREADS)
+        } else {
+            1
+        };
+        let export = Export {
+            cache: self,
+            target,
+            nodes: &nodes,
+            next: AtomicUsize::new(0),
+            stats: Mutex::default(),
+        };
+        let results: Vec<Result<()>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(|| export.run())).collect();
+            let mut results = vec![export.run()];
+            results.extend(
+                workers
+                    .into_iter()
+                    .map(|w| w.join().unwrap_or_else(|_| Err(storage("a thread died")))),
+            );
+            results
+        });
+        for result in results {
+            result.map_err(|error| self.handle_damage(error))?;
+        }
+        Ok(export
+            .stats
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Copies the contents of another repository's commit into this cache, so that its tree can
+    /// be used like any other.
+    ///
+    /// # Errors
+    /// When an object can't be read or written, or is not what its checksum says.
+    #[context("copying commit {} to the cache", commit.checksum)]
+    pub fn import_commit(&self, commit: &CommitTree, source: &TargetRepo) -> Result<()> {
+        let (repo, from) = (self.repo()?, source.repo()?);
+        let contents: BTreeSet<Sha256Digest> = commit
+            .tree
+            .walk()
+            .filter_map(|(_, node)| checksum(node))
+            .collect();
+        for checksum in contents {
+            copy(&repo, &from, &checksum, false)?;
+        }
+        Ok(())
+    }
+}
+
+/// Contents on their way to another repository.
+struct Export<'e> {
+    cache: &'e CacheRepo,
+    target: &'e TargetRepo,
+    nodes: &'e [(Sha256Digest, &'e Node)],
+    next: AtomicUsize,
+    stats: Mutex<CommitStats>,
+}
+
+impl Export<'_> {
+    fn run(&self) -> Result<()> {
+        let none = gio::Cancellable::NONE;
+        let (from, repo) = (self.cache.repo()?, self.target.handle.open()?);
+        let transaction = repo.auto_transaction(none).map_err(storage)?;
+        let mut stats = CommitStats::default();
+        loop {
+            let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
+            let Some(chunk) = self.nodes.get(start..self.nodes.len().min(start + CHUNK)) else {
+                break;
+            };
+            for (checksum, node) in chunk {
+                self.require(node)?;
+                stats.n_content_total += 1;
+                stats.n_cache_hits += 1;
+                if copy(&repo, &from, checksum, true)? {
+                    stats.n_content_written += 1;
+                    stats.content_bytes_written += node.as_file().map_or(0, |f| f.size);
+                }
+            }
+        }
+        transaction.commit(none).map_err(storage)?;
+        let mut total = self
+            .stats
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        total.n_content_total += stats.n_content_total;
+        total.n_cache_hits += stats.n_cache_hits;
+        total.n_content_written += stats.n_content_written;
+        total.content_bytes_written += stats.content_bytes_written;
+        Ok(())
+    }
+
+    fn require(&self, node: &Node) -> Result<()> {
+        match node {
+            Node::File(file) => self.cache.require_file(file),
+            Node::Symlink(link) => self.cache.require_symlink(link),
+            Node::Dir(_) => Ok(()),
+        }
+    }
+}
+
+fn checksum(node: &Node) -> Option<Sha256Digest> {
+    match node {
+        Node::File(file) => Some(file.checksum),
+        Node::Symlink(link) => Some(link.checksum),
+        Node::Dir(_) => None,
+    }
+}
+
+/// Copies or links one content object; false when it was there.
+fn copy(to: &Repo, from: &Repo, checksum: &Sha256Digest, trusted: bool) -> Result<bool> {
+    let none = gio::Cancellable::NONE;
+    let name = checksum.to_string();
+    if to
+        .has_object(ObjectType::File, &name, none)
+        .map_err(storage)?
+    {
+        return Ok(false);
+    }
+    to.import_object_from_with_trust(from, ObjectType::File, &name, trusted, none)
+        .map_err(storage)?;
+    Ok(true)
+}
+
+/// Adds what stands beside the commit and notes the ref to move.
+fn finish(repo: &Repo, checksum: &str, detached: &Variant, meta: &CommitMeta) -> Result<()> {
+    let none = gio::Cancellable::NONE;
+    if !meta.detached.is_empty() {
+        repo.write_commit_detached_metadata(checksum, Some(detached), none)
+            .map_err(storage)?;
+    }
+    if let Some(key) = &meta.gpg_key {
+        repo.sign_commit(checksum, key, meta.gpg_homedir.as_deref(), none)
+            .map_err(storage)
+            .with_context(|| format!("signing with key {}", quote(key)))?;
+    }
+    if let Some(name) = &meta.ref_name {
+        repo.transaction_set_ref(None, name, Some(checksum));
+    }
+    Ok(())
+}
+
+fn content_checksum(repo: &Repo, checksum: &str) -> Result<String> {
+    let (commit, _) = repo.load_commit(checksum).map_err(storage)?;
+    let sum = ostree::commit_get_content_checksum(&commit)
+        .context("the commit has no content checksum")?;
+    Ok(sum.into())
+}

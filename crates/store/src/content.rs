@@ -1,0 +1,109 @@
+//! Reading content objects straight from a `bare` repository.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use apt_ostree_model::{ContentReader, Meta, Sha256Digest};
+use camino::Utf8Path;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::object;
+
+/// The `objects` directory of a `bare` repository.
+#[derive(Debug)]
+pub struct ContentDir {
+    dir: OwnedFd,
+}
+
+/// What a look at a content object says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// There is none.
+    Missing,
+    /// As it was written.
+    Good,
+    /// Its size, owner, mode or time is not what it must be.
+    Odd,
+}
+
+impl ContentDir {
+    /// Opens `repo/objects`.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn open_repo(repo: &Utf8Path) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(repo.join("objects").as_str(), flags, Mode::empty())?;
+        Ok(Self { dir })
+    }
+
+    /// The directory, for calls that link objects.
+    pub(crate) const fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    /// Compares a regular file's object with what it must be, without reading it. Whoever writes
+    /// to an object, through a hard link too, changes its time.
+    pub(crate) fn look_at_file(
+        &self,
+        checksum: &Sha256Digest,
+        meta: &Meta,
+        size: u64,
+    ) -> io::Result<Looks> {
+        let Some(stat) = self.stat(checksum)? else {
+            return Ok(Looks::Missing);
+        };
+        let good = stat.st_mode == object::S_IFREG | meta.mode
+            && (stat.st_uid, stat.st_gid) == (meta.uid, meta.gid)
+            && u64::try_from(stat.st_size) == Ok(size)
+            && (stat.st_mtime, stat.st_mtime_nsec) == (0, 0);
+        Ok(if good { Looks::Good } else { Looks::Odd })
+    }
+
+    /// Compares a symbolic link's object with what it must be.
+    pub(crate) fn look_at_symlink(&self, link: &apt_ostree_model::Symlink) -> io::Result<Looks> {
+        let Some(stat) = self.stat(&link.checksum)? else {
+            return Ok(Looks::Missing);
+        };
+        let good = stat.st_mode == object::SYMLINK_MODE
+            && (stat.st_uid, stat.st_gid) == (link.uid, link.gid)
+            && u64::try_from(stat.st_size).is_ok_and(|size| size == link.target.len() as u64);
+        Ok(if good { Looks::Good } else { Looks::Odd })
+    }
+
+    fn stat(&self, checksum: &Sha256Digest) -> io::Result<Option<rustix::fs::Stat>> {
+        let path = object::content_path(checksum);
+        match rustix::fs::statat(&self.dir, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes an object; it may be missing.
+    pub(crate) fn delete(&self, checksum: &Sha256Digest) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.dir, object::content_path(checksum), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl ContentReader for ContentDir {
+    fn open(&self, checksum: &Sha256Digest) -> io::Result<File> {
+        let path = object::content_path(checksum);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.dir, path, flags, Mode::empty()) {
+            Ok(fd) => Ok(File::from(fd)),
+            Err(error) => {
+                let error = io::Error::from(error);
+                Err(io::Error::new(
+                    error.kind(),
+                    format!("opening object {checksum}: {error}"),
+                ))
+            }
+        }
+    }
+}
