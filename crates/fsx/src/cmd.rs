@@ -49,6 +49,7 @@ pub struct Cmd {
     stdin: Stdin,
     timeout: Option<Duration>,
     output_limit: u64,
+    own_group: bool,
 }
 
 /// What a program that ended left.
@@ -157,6 +158,7 @@ impl Cmd {
             stdin: Stdin::Null,
             timeout: None,
             output_limit: 16 << 20,
+            own_group: true,
         }
     }
 
@@ -232,6 +234,13 @@ impl Cmd {
         self
     }
 
+    /// Leaves the program in our own process group; for [`Cmd::spawn`] of one that makes a session.
+    #[must_use]
+    pub const fn same_group(mut self) -> Self {
+        self.own_group = false;
+        self
+    }
+
     /// Runs the program and takes its output; it must succeed.
     ///
     /// # Errors
@@ -304,7 +313,7 @@ impl Cmd {
         require_success(&program, status, &tail)
     }
 
-    /// Starts the program in a process group of its own; the caller sees to the rest.
+    /// Starts the program, by default in a process group of its own; the caller sees to the rest.
     ///
     /// # Errors
     /// [`CmdError::Start`].
@@ -318,11 +327,10 @@ impl Cmd {
             };
             let mut command = Command::new(&self.program);
             command.args(&self.args).env_clear().envs(&self.env);
-            command
-                .stdin(stdin)
-                .stdout(stdout)
-                .stderr(stderr)
-                .process_group(0);
+            command.stdin(stdin).stdout(stdout).stderr(stderr);
+            if self.own_group {
+                command.process_group(0);
+            }
             if let Some(arg0) = &self.arg0 {
                 command.arg0(arg0);
             }

@@ -101,6 +101,7 @@ fn outer() -> Result<(), Failure> {
     let stdin = duplicate(io::stdin())?;
     let child = Cmd::new("/proc/self/exe")
         .arg0(INNER)
+        .same_group()
         .clear_env()
         .stdin(Stdin::File(File::from(stdin)))
         .spawn(Stdio::inherit(), Stdio::inherit())

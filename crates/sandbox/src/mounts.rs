@@ -50,11 +50,7 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 
 /// Mounts everything and makes the target the root directory of this process and its namespace.
 pub(crate) fn enter(sandbox: &Sandbox) -> Result<(), Failure> {
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .map_err(|e| Failure::new("making mounts private", e))?;
+    make_private()?;
     let root = match &sandbox.root {
         Root::Overlay {
             lowers,
@@ -88,6 +84,24 @@ pub(crate) fn enter(sandbox: &Sandbox) -> Result<(), Failure> {
     pivot(&target.root)
 }
 
+/// Keeps the mounts made here from showing up anywhere else.
+fn make_private() -> Result<(), Failure> {
+    let failed = |e: Errno| Failure::new("making mounts private", e);
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    match rustix::mount::mount_change("/", flags) {
+        Err(Errno::INVAL) => {
+            // Our own root is no mount point: we are in a chroot. The paths of the caller only
+            // hold in it, so we come back.
+            let chroot = open_dir("/").map_err(failed)?;
+            leave_chroot(&open_dir("/proc").map_err(failed)?)?;
+            rustix::mount::mount_change("/", flags).map_err(failed)?;
+            rustix::process::fchdir(&chroot).map_err(failed)?;
+            rustix::process::chroot(".").map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
 /// Mounts the layers. The place is the work directory: it exists, and in this namespace nobody
 /// needs to see it.
 fn mount_overlay(
@@ -96,9 +110,7 @@ fn mount_overlay(
     work: &Utf8Path,
 ) -> Result<OwnedFd, Failure> {
     let open = |path: &Utf8Path| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(CWD, path.as_str(), flags, Mode::empty())
-            .map_err(|e| Failure::new(format_args!("opening '{path}'"), e))
+        open_dir(path.as_str()).map_err(|e| Failure::new(format_args!("opening '{path}'"), e))
     };
     let failed = |e: Errno| {
         Failure::new(
@@ -138,14 +150,19 @@ fn mount_overlay(
 /// Mounts a plain directory on itself.
 fn mount_dir(dir: &Utf8Path) -> Result<OwnedFd, Failure> {
     let failed = |e: Errno| Failure::new(format_args!("mounting '{dir}'"), e);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(CWD, dir.as_str(), flags, Mode::empty());
+    let open = || open_dir(dir.as_str());
     let handle = open().map_err(failed)?;
     rustix::mount::mount_bind(by_handle(&handle), by_handle(&handle)).map_err(failed)?;
     let root = open().map_err(failed)?;
     rustix::mount::mount_remount(by_handle(&root), MountFlags::BIND | MountFlags::NODEV, "")
         .map_err(failed)?;
     Ok(root)
+}
+
+/// Opens a directory that is not a link.
+fn open_dir(path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
 }
 
 /// The path that stands for an open file and nothing else.
@@ -176,9 +193,10 @@ impl Target {
         let stat = rustix::fs::fstat(&fd)
             .map_err(|e| Failure::new(format_args!("looking at the target's '/{path}'"), e))?;
         let found = FileType::from_raw_mode(stat.st_mode);
-        if (found == FileType::Directory) != (kind == FileType::Directory)
-            || found == FileType::Symlink
-        {
+        if found == FileType::Symlink {
+            return Err(self.explain(path, Errno::LOOP));
+        }
+        if (found == FileType::Directory) != (kind == FileType::Directory) {
             let wanted = if kind == FileType::Directory {
                 "directory"
             } else {
@@ -388,8 +406,7 @@ fn pivot(root: &OwnedFd) -> Result<(), Failure> {
 /// Makes the root of the mount namespace our root directory again.
 fn leave_chroot(inside: &OwnedFd) -> Result<(), Failure> {
     let failed = |e: Errno| Failure::new("leaving the chroot", e);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let old_root = rustix::fs::openat(CWD, "/", flags, Mode::empty()).map_err(failed)?;
+    let old_root = open_dir("/").map_err(failed)?;
     // With the root moved below it, ".." of the old root leads on upwards, up to the real one.
     rustix::process::fchdir(inside).map_err(failed)?;
     rustix::process::chroot(".").map_err(failed)?;

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use crate::Test;
 use crate::support::{Scene, probe, shell, try_shell};
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     (
         "links_at_mount_points_are_refused",
         links_at_mount_points_are_refused,

@@ -7,7 +7,7 @@ use apt_ostree_model::ErrorKind;
 use crate::Test;
 use crate::support::{Scene, probe, shell, try_shell};
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("time_is_limited", time_is_limited),
     (
         "time_is_limited_for_a_silent_program",

@@ -12,7 +12,7 @@ use camino::Utf8Path;
 use crate::support::skeleton;
 
 /// Runs the probe that is named first.
-pub fn run(args: &[String]) -> ExitCode {
+pub(crate) fn run(args: &[String]) -> ExitCode {
     let second = args.get(1).map(String::as_str).unwrap_or_default();
     match args.first().map(String::as_str).unwrap_or_default() {
         "calls" => calls(),
@@ -32,7 +32,7 @@ pub fn run(args: &[String]) -> ExitCode {
 }
 
 /// How many calls the probe of that name makes.
-pub const CALLS: usize = 25;
+pub(crate) const CALLS: usize = 25;
 
 fn calls() {
     let null = std::ptr::null::<u8>();
@@ -203,7 +203,7 @@ fn files() {
 }
 
 /// The names of the network interfaces that this process sees.
-pub fn interfaces() -> Vec<String> {
+pub(crate) fn interfaces() -> Vec<String> {
     let text = fs::read_to_string("/proc/self/net/dev").unwrap();
     let mut names: Vec<String> = text
         .lines()

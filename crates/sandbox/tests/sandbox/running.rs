@@ -8,7 +8,7 @@ use apt_ostree_sandbox::{Root, Sandbox, Status};
 use crate::Test;
 use crate::support::{Scene, probe, shell, skeleton, snapshot, try_shell};
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     (
         "output_is_streamed_in_order_and_escaped",
         output_is_streamed_in_order_and_escaped,
@@ -221,7 +221,7 @@ fn scripts_can_do_their_work() {
         echo <<EOF
         here documents work
 EOF
-        sleep 100 & kill $!; wait $! || true
+        (sleep 100 & kill $!; wait $!) 2>/dev/null || true
         grep -c ^processor /proc/cpuinfo > /dev/null
         echo x > /proc/self/comm
         bash -c 'cat <(echo fd)'
@@ -307,6 +307,6 @@ fn lack_of_rights_is_told_with_a_hint() {
 }
 
 /// For the probe of the same name: a sandbox on the scene at `base`.
-pub fn sandbox_without_rights(base: &str) -> Sandbox {
+pub(crate) fn sandbox_without_rights(base: &str) -> Sandbox {
     Sandbox::new(Root::Dir(camino::Utf8Path::new(base).join("lower")), 0)
 }

@@ -9,7 +9,7 @@ use apt_ostree_sandbox::{Finished, Root, Sandbox};
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Why the tests can't run here.
-pub fn unable() -> Option<&'static str> {
+pub(crate) fn unable() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("they need root");
     }
@@ -21,13 +21,13 @@ pub fn unable() -> Option<&'static str> {
 }
 
 /// A scratch directory with a target in it that uses the host's programs, and a sentinel beside it.
-pub struct Scene {
+pub(crate) struct Scene {
     _dir: tempfile::TempDir,
-    pub base: Utf8PathBuf,
+    pub(crate) base: Utf8PathBuf,
 }
 
 impl Scene {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
         for name in ["lower", "upper", "work", "outside/sub"] {
@@ -39,12 +39,12 @@ impl Scene {
         Self { _dir: dir, base }
     }
 
-    pub fn path(&self, name: &str) -> Utf8PathBuf {
+    pub(crate) fn path(&self, name: &str) -> Utf8PathBuf {
         self.base.join(name)
     }
 
     /// A sandbox on an overlay of the target.
-    pub fn overlay(&self) -> Sandbox {
+    pub(crate) fn overlay(&self) -> Sandbox {
         let root = Root::Overlay {
             lowers: vec![self.path("lower")],
             upper: self.path("upper"),
@@ -54,12 +54,12 @@ impl Scene {
     }
 
     /// A sandbox right on the target.
-    pub fn plain(&self) -> Sandbox {
+    pub(crate) fn plain(&self) -> Sandbox {
         with_host_usr(Sandbox::new(Root::Dir(self.path("lower")), 1_700_000_000))
     }
 
     /// Everything about the directories that nothing may change.
-    pub fn outside(&self) -> BTreeMap<Utf8PathBuf, String> {
+    pub(crate) fn outside(&self) -> BTreeMap<Utf8PathBuf, String> {
         snapshot(&self.path("outside"))
     }
 }
@@ -78,7 +78,7 @@ fn marker() -> String {
 }
 
 /// An empty merged-usr tree, its mount points, and a password file.
-pub fn skeleton(root: &Utf8Path) {
+pub(crate) fn skeleton(root: &Utf8Path) {
     for name in [
         "dev", "etc", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var/tmp",
     ] {
@@ -97,7 +97,7 @@ pub fn skeleton(root: &Utf8Path) {
 }
 
 /// Names, contents, modes, owners, times and link counts below `dir`.
-pub fn snapshot(dir: &Utf8Path) -> BTreeMap<Utf8PathBuf, String> {
+pub(crate) fn snapshot(dir: &Utf8Path) -> BTreeMap<Utf8PathBuf, String> {
     let mut seen = BTreeMap::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(path) = todo.pop() {
@@ -127,13 +127,13 @@ pub fn snapshot(dir: &Utf8Path) -> BTreeMap<Utf8PathBuf, String> {
 }
 
 /// Runs a shell script; returns what it printed.
-pub fn shell(sandbox: &Sandbox, script: &str) -> (Finished, Vec<String>) {
+pub(crate) fn shell(sandbox: &Sandbox, script: &str) -> (Finished, Vec<String>) {
     let mut lines = Vec::new();
     let finished = try_shell(sandbox, script, &mut lines).unwrap();
     (finished, lines)
 }
 
-pub fn try_shell(
+pub(crate) fn try_shell(
     sandbox: &Sandbox,
     script: &str,
     lines: &mut Vec<String>,
@@ -152,7 +152,7 @@ pub fn try_shell(
 }
 
 /// Runs one of the probes; returns what it printed.
-pub fn probe(sandbox: &Sandbox, args: &[&str]) -> Vec<String> {
+pub(crate) fn probe(sandbox: &Sandbox, args: &[&str]) -> Vec<String> {
     let mut lines = Vec::new();
     let argv: Vec<&str> = ["/probe", "probe"].iter().chain(args).copied().collect();
     let finished = sandbox
