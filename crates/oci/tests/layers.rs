@@ -245,12 +245,15 @@ fn whatever_is_in_the_tar_stream_is_in_the_key() {
     assert!(!encoder.encode(&sample.plans(64)).unwrap()[0].cached);
 }
 
+/// Spoils the file at a path.
+type Damage = fn(&Path);
+
 #[test]
 fn a_damaged_blob_is_made_again() {
     let sample = awkward();
     let (dir, cache) = cache();
     let first = sample.layers(&cache);
-    let damages: [(&str, fn(&Path)); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("flipped", |path| {
             let mut data = fs::read(path).unwrap();
             let middle = data.len() / 2;
