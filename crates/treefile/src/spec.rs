@@ -85,6 +85,8 @@ pub struct ComposeSpec {
     pub flattened: serde_json::Value,
     /// Directory of the outermost treefile.
     pub directory: Utf8PathBuf,
+    /// What the author should know, one sentence each: deprecated fields, unsafe file modes.
+    pub warnings: Vec<String>,
 }
 
 /// One package repository.
