@@ -1,1 +1,46 @@
-//! .
+//! Package indices, dependency resolution and downloads, through libapt.
+//!
+//! ```text
+//! Session::open -> update -> solve -> acquire
+//! ```
+//!
+//! libapt keeps its state in globals and is not safe to use from two threads, so this crate runs
+//! inside the worker process only, with one [`Session`] per process.
+//!
+//! The session is isolated from the host: it has its own sources, keyrings, pins and an empty
+//! package database, because a tree is composed from nothing. It is strict: an index that can't be
+//! refreshed and verified, or that is not the one asked for, is an error.
+//!
+//! Steps report progress, messages and details; starting and finishing a step is the caller's
+//! business.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod acquire;
+mod aptconf;
+mod candidates;
+mod deb822;
+mod error;
+mod explain;
+mod files;
+pub mod groups;
+mod keyring;
+mod localrepo;
+pub mod lock;
+pub mod mirror;
+mod plancache;
+mod planner;
+mod refresh;
+mod release;
+mod request;
+mod session;
+mod solve;
+mod sources;
+mod spec;
+mod uri;
+
+pub use acquire::discard;
+pub use lock::Lock;
+pub use refresh::SourceState;
+pub use session::{ImageSource, Session};
+pub use spec::{AptConfig, SolveSpec};
