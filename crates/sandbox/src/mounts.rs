@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+use crate::cgroup;
 use crate::init::Failure;
 use crate::spec::{Root, Sandbox, relative};
 
@@ -64,7 +65,7 @@ pub(crate) fn enter(sandbox: &Sandbox) -> Result<(), Failure> {
         create: sandbox.create_mountpoints,
     };
     target.mount_dev(sandbox.tmpfs_size)?;
-    target.mount_proc()?;
+    target.mount_proc(sandbox.max_pids)?;
     target.mount_sys()?;
     target.mount_tmpfs("run", "0755", sandbox.tmpfs_size)?;
     rustix::fs::mkdirat(target.open_dir("run")?, "lock", Mode::from_raw_mode(0o1777))
@@ -340,9 +341,15 @@ impl Target {
         self.mount_tmpfs("dev/shm", "1777", shm_size)
     }
 
-    fn mount_proc(&self) -> Result<(), Failure> {
+    fn mount_proc(&self, max_pids: u32) -> Result<(), Failure> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         self.mount("proc", "proc", flags, "")?;
+        if cgroup::namespaces_have_pid_max() {
+            let place = self.open("proc/sys/kernel/pid_max", FileType::RegularFile)?;
+            // The kernel wants room for the 300 numbers that it reserves.
+            std::fs::write(by_handle(&place), max_pids.max(301).to_string())
+                .map_err(|e| Failure::new("limiting processes", e))?;
+        }
         for name in PROC_READ_ONLY {
             let path = format!("proc/{name}");
             if let Ok(place) = open_beneath(&self.root, &path) {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::init::OUTER;
 use crate::spec::{Job, Report, Root, Sandbox};
 
@@ -89,7 +89,11 @@ impl Sandbox {
         self.check(argv)?;
         self.clear_work()?;
         let program = escape(argv.first().copied().unwrap_or_default());
-        let cgroup = Cgroup::create(self.max_pids);
+        let cgroup = if cgroup::namespaces_have_pid_max() {
+            None
+        } else {
+            Cgroup::create(self.max_pids)
+        };
         let job = Job {
             sandbox: self.clone(),
             argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),

@@ -54,7 +54,7 @@ pub struct Sandbox {
     pub timeout: Duration,
     /// How many bytes each of `/dev/shm`, `/run`, `/tmp` and `/var/tmp` may take; it is memory.
     pub tmpfs_size: u64,
-    /// How many processes there may be, where the system can limit that (cgroups).
+    /// How many processes there may be, at least about 300; older kernels need a pids cgroup for it.
     pub max_pids: u32,
     /// How many bytes of output are handed on.
     pub output_limit: u64,

@@ -126,11 +126,12 @@ fn dangerous_calls_are_refused() {
     let scene = Scene::new();
     let hostname = fs::read("/proc/sys/kernel/hostname").unwrap();
     let lines = probe(&scene.overlay(), &["calls"]);
-    let succeeded: Vec<_> = lines
-        .iter()
-        .filter(|line| line.ends_with(": allowed"))
-        .collect();
-    assert!(succeeded.is_empty(), "{succeeded:?}");
+    let refused = |line: &&String| {
+        line.ends_with(": Operation not permitted (os error 1)")
+            || *line == "vsock: Address family not supported by protocol (os error 97)"
+    };
+    let others: Vec<_> = lines.iter().filter(|line| !refused(line)).collect();
+    assert!(others.is_empty(), "{others:?}");
     assert_eq!(lines.len(), crate::probe::CALLS);
     assert_eq!(fs::read("/proc/sys/kernel/hostname").unwrap(), hostname);
 }

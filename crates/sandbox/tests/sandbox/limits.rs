@@ -57,26 +57,22 @@ fn time_is_limited_for_a_silent_program() {
 
 fn processes_are_limited() {
     let scene = Scene::new();
+    let highest = std::fs::read("/proc/sys/kernel/pid_max").unwrap();
     let mut sandbox = scene.overlay();
-    sandbox.max_pids = 30;
+    sandbox.max_pids = 310;
     let lines = probe(&sandbox, &["processes"]);
     if lines == ["no limit"] {
         eprintln!("SKIPPED: processes_are_limited: no pids cgroup for us here");
         return;
     }
-    assert_eq!(lines, ["limit below 30"]);
+    assert_eq!(lines, ["limited"]);
+    assert_eq!(std::fs::read("/proc/sys/kernel/pid_max").unwrap(), highest);
     sandbox.timeout = Duration::from_secs(2);
     let mut lines = Vec::new();
-    let error = try_shell(
-        &sandbox,
-        "bomb() { bomb | bomb & }; bomb; sleep 1000",
-        &mut lines,
-    )
-    .map(|f| f.status);
-    assert!(
-        error.is_err() || error != Ok(apt_ostree_sandbox::Status::Exited(0)),
-        "{error:?}"
-    );
+    let script = "bomb() { bomb | bomb & }; bomb; sleep 1000";
+    // The shell may fail to fork or get to its sleep: either way all is over in two seconds.
+    let ended = try_shell(&sandbox, script, &mut lines);
+    assert!(ended.is_err() || ended.is_ok_and(|finished| !finished.success()));
 }
 
 fn output_is_limited() {

@@ -140,7 +140,7 @@ pub(crate) fn try_shell(
 ) -> Result<Finished, Kinded> {
     let mounts = fs::read("/proc/self/mounts").unwrap();
     let result = sandbox.run(&["sh", "-c", script], b"", &mut |line| {
-        lines.push(line.to_owned())
+        lines.push(line.to_owned());
     });
     assert_eq!(
         mounts,
