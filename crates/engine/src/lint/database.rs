@@ -1,6 +1,6 @@
 //! Lints of the dpkg database.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Result;
 use apt_ostree_model::Node;
@@ -54,29 +54,43 @@ fn file_owners(input: &LintInput<'_>) -> Outcome {
     let Some(dir) = input.tree.dir(&info) else {
         return clean();
     };
-    let diverted = diverted_paths(input)?;
-    let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for name in dir.entries.keys().filter(|n| n.ends_with(".list")) {
-        let package = name.trim_end_matches(".list");
-        let package = package.split(':').next().unwrap_or(package);
+    let mut first: HashMap<String, usize> = HashMap::new();
+    let mut shared: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let lists: Vec<&String> = dir
+        .entries
+        .keys()
+        .filter(|n| n.ends_with(".list"))
+        .collect();
+    for (index, name) in lists.iter().enumerate() {
         let data = read_optional(input.tree, input.content, &format!("{info}/{name}"))?;
         let text = String::from_utf8_lossy(&data.unwrap_or_default()).into_owned();
         for line in text.lines().filter(|line| line.len() > 1) {
             let path = merged_path(line);
-            if is_shareable(input, &path) || diverted.contains(&path) {
+            let Some(other) = first.get(&path) else {
+                first.insert(path, index);
                 continue;
+            };
+            let (one, two) = (package_of(lists[*other]), package_of(name));
+            if one != two {
+                shared.entry(path).or_default().extend([one, two]);
             }
-            owners.entry(path).or_default().insert(package.to_owned());
         }
     }
-    let shared = owners
+    let diverted = diverted_paths(input)?;
+    let shared = shared
         .into_iter()
-        .filter(|(_, packages)| packages.len() > 1);
+        .filter(|(path, _)| !diverted.contains(path) && !is_shareable(input, path));
     let shared = shared.map(|(path, packages)| {
-        let packages: Vec<String> = packages.into_iter().collect();
+        let packages: Vec<&str> = packages.into_iter().collect();
         format!("/{path} ({})", packages.join(", "))
     });
     found_items("files of two packages", shared.collect())
+}
+
+/// The package of a `NAME.list` or `NAME:ARCH.list` file.
+fn package_of(list: &str) -> &str {
+    let stem = list.strip_suffix(".list").unwrap_or(list);
+    stem.split(':').next().unwrap_or(stem)
 }
 
 /// Directories, links to directories and paths that are gone may be in several lists.

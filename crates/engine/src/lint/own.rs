@@ -4,6 +4,7 @@ use anyhow::Result;
 use apt_ostree_model::{Node, Tree};
 
 use super::{Lint, LintInput, Outcome, clean, found, found_items};
+use crate::postprocess::ownership::owners_of;
 use crate::postprocess::secrets::find_private_keys;
 use crate::postprocess::work::read_text_optional;
 
@@ -160,15 +161,20 @@ fn mtab(input: &LintInput<'_>) -> Outcome {
 /// Places that are filled on a running system only.
 const RUNTIME: [&str; 6] = ["run/", "proc/", "sys/", "dev/", "tmp/", "var/"];
 
+/// Links that packages ship may point into packages that are not installed; but not to what
+/// postprocessing has moved.
 fn dangling_links(input: &LintInput<'_>) -> Outcome {
     let links = input.image.walk_from("usr").filter_map(|(path, node)| {
         let link = node.as_symlink()?;
+        if input.image.resolve(&path).is_some() {
+            return None;
+        }
         let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
         let target = absolute(dir, &link.target);
-        let runtime = RUNTIME.iter().any(|place| target.starts_with(place))
-            && !is_made_at_boot(input.image, &target);
-        let dangling = !runtime && input.image.resolve(&path).is_none();
-        dangling.then(|| format!("/{path} -> {}", link.target))
+        let moved = is_made_at_boot(input.image, &target);
+        let runtime = RUNTIME.iter().any(|place| target.starts_with(place));
+        let fine = !moved && (runtime || !owners_of(input.packages, &path).is_empty());
+        (!fine).then(|| format!("/{path} -> {}", link.target))
     });
     found_items("links to nothing", links.collect::<Vec<_>>())
 }

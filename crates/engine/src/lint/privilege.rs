@@ -7,7 +7,7 @@ use apt_ostree_model::{File, ImportedPackage, Meta, Node};
 
 use super::{Lint, LintInput, Outcome, found_items};
 use crate::postprocess::accounts::Accounts;
-use crate::postprocess::ownership::Owned;
+use crate::postprocess::ownership::{merged_path, owners_of};
 use crate::postprocess::work::read_text_optional;
 
 const CAPABILITY: &str = "security.capability";
@@ -44,7 +44,6 @@ const fn meta(node: &Node) -> Option<&Meta> {
 }
 
 fn privileged_files(input: &LintInput<'_>) -> Outcome {
-    let owned = Owned::new(input.packages);
     let overrides = stat_overrides(input)?;
     let mut surprises = Vec::new();
     for (path, node) in input.image.walk() {
@@ -53,7 +52,8 @@ fn privileged_files(input: &LintInput<'_>) -> Outcome {
         };
         let special = file.meta.mode & 0o6000 != 0 || file.meta.xattrs.contains_key(CAPABILITY);
         let declared = special
-            && (overrides.get(&path) == Some(&file.meta.mode) || is_declared(&owned, &path, file));
+            && (overrides.get(&path) == Some(&file.meta.mode)
+                || is_declared(input.packages, &path, file));
         if special && !declared {
             surprises.push(format!("/{path} ({:04o})", file.meta.mode));
         }
@@ -62,8 +62,8 @@ fn privileged_files(input: &LintInput<'_>) -> Outcome {
 }
 
 /// True when a package ships the file with these privileges, or its postinst sets them.
-fn is_declared(owned: &Owned<'_>, path: &str, file: &File) -> bool {
-    owned.owners(path).iter().any(|(package, node)| {
+fn is_declared(packages: &[ImportedPackage], path: &str, file: &File) -> bool {
+    owners_of(packages, path).iter().any(|(package, node)| {
         let shipped = node.as_file().is_some_and(|shipped| {
             let bits = |meta: &Meta| meta.mode & 0o6000;
             bits(&shipped.meta) == bits(&file.meta)
@@ -89,7 +89,7 @@ fn stat_overrides(input: &LintInput<'_>) -> Result<BTreeMap<String, u32>> {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.splitn(4, ' ');
         let mode = u32::from_str_radix(fields.nth(2)?, 8).ok()?;
-        let path = crate::postprocess::ownership::merged_path(fields.next()?);
+        let path = merged_path(fields.next()?);
         Some((path, mode))
     });
     Ok(lines.collect())

@@ -189,10 +189,10 @@ fn what_tools_leave_is_reported() {
     refuses("nonempty-run-tmp", |s| s.file("run/x", "x"));
     refuses("dpkg-leftovers", |s| s.file("usr/bin/x.dpkg-new", "x"));
     refuses("dpkg-leftovers", |s| {
-        s.file("usr/lib/sysimage/dpkg/updates/0001", "x")
+        s.file("usr/lib/sysimage/dpkg/updates/0001", "x");
     });
     refuses("tmpfiles-syntax", |s| {
-        s.file("usr/lib/tmpfiles.d/x.conf", "d \"/var\n")
+        s.file("usr/lib/tmpfiles.d/x.conf", "d \"/var\n");
     });
 }
 
@@ -221,10 +221,10 @@ fn private_keys_fail_the_compose_unless_a_package_ships_them() {
         refuses("secrets", |s| s.file(path, KEY));
     }
     refuses("secrets", |s| {
-        s.file("usr/etc/ssh/ssh_host_dsa_key.pub", "x")
+        s.file("usr/etc/ssh/ssh_host_dsa_key.pub", "x");
     });
     refuses("secrets", |s| {
-        s.file("usr/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+        s.file("usr/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
     });
     let mut sample = good();
     sample.file("etc/app/server.key", KEY);
@@ -278,7 +278,7 @@ fn privileges_must_be_declared() {
 #[test]
 fn sensitive_files_have_golden_modes() {
     refuses("sensitive-modes", |s| {
-        s.file("usr/etc/shadow", "root:*:::::::\n")
+        s.file("usr/etc/shadow", "root:*:::::::\n");
     });
     refuses("sensitive-modes", |s| s.file("usr/etc/gshadow", "x"));
     refuses("sensitive-modes", |s| s.file("usr/etc/sudoers", "x"));
@@ -298,7 +298,7 @@ fn sensitive_files_have_golden_modes() {
 fn the_package_database_is_complete() {
     let status = "usr/lib/sysimage/dpkg/status";
     refuses("dpkg-status", |s| {
-        s.file(status, "Package: x\nStatus: install ok unpacked\n")
+        s.file(status, "Package: x\nStatus: install ok unpacked\n");
     });
     refuses("dpkg-status", |s| {
         s.file(
@@ -334,13 +334,13 @@ fn two_packages_do_not_own_a_file_unless_it_is_diverted() {
 #[test]
 fn dangling_links_and_open_modes_warn() {
     refuses("dangling-links", |s| {
-        s.link("usr/lib/x", "/usr/lib/missing")
+        s.link("usr/lib/x", "/usr/lib/missing");
     });
     refuses("dangling-links", |s| {
-        s.link("usr/lib/x", "/var/lib/dpkg/missing")
+        s.link("usr/lib/x", "/var/lib/dpkg/missing");
     });
     refuses("world-writable", |s| {
-        s.file_as("usr/lib/x", &Meta::root(0o666), b"x")
+        s.file_as("usr/lib/x", &Meta::root(0o666), b"x");
     });
     let mut sample = good();
     sample.link("usr/lib/x", "/run/somewhere");

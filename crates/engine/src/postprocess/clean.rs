@@ -4,6 +4,7 @@ use anyhow::Result;
 use apt_ostree_model::Node;
 use apt_ostree_model::tree::join;
 
+use super::ownership::owners_of;
 use super::work::Work;
 
 /// Files in `/etc` that tools leave when they change another file.
@@ -28,7 +29,7 @@ pub(super) fn remove_leftovers(work: &mut Work<'_>) {
     work.drop_path("usr/share/info/dir.old");
     work.drop_path("var/.updated");
     let policy = "usr/sbin/policy-rc.d";
-    if !work.owned().contains(policy) {
+    if owners_of(work.input.packages, policy).is_empty() {
         work.drop_path(policy);
     }
     for name in work.names("") {

@@ -1,6 +1,6 @@
 //! Which package ships a path.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use apt_ostree_model::{ImportedPackage, Node};
 
@@ -18,36 +18,53 @@ pub(crate) fn merged_path(path: &str) -> String {
     }
 }
 
-/// Paths that packages ship, by merged-/usr path.
+/// Directories whose files scripts change, so that it matters who ships them.
+const STATE_DIRS: [&str; 8] = [
+    "etc",
+    "home",
+    "mnt",
+    "opt",
+    "root",
+    "srv",
+    "usr/local",
+    "var",
+];
+
+/// Paths outside /usr that packages ship.
 #[derive(Debug)]
-pub(crate) struct Owned<'a> {
-    paths: HashMap<String, Vec<(&'a ImportedPackage, &'a Node)>>,
+pub(crate) struct Owned {
+    paths: HashSet<String>,
 }
 
-impl<'a> Owned<'a> {
+impl Owned {
     /// Indexes the trees of all packages.
-    pub(crate) fn new(packages: &'a [ImportedPackage]) -> Self {
-        let mut paths: HashMap<String, Vec<_>> = HashMap::new();
-        for package in packages {
-            for (path, node) in package.tree.walk() {
-                paths
-                    .entry(merged_path(&path))
-                    .or_default()
-                    .push((package, node));
-            }
+    pub(crate) fn new(packages: &[ImportedPackage]) -> Self {
+        let trees = packages.iter().map(|package| &package.tree);
+        let paths = trees.flat_map(|tree| STATE_DIRS.iter().flat_map(|dir| tree.walk_from(dir)));
+        Self {
+            paths: paths.map(|(path, _)| path).collect(),
         }
-        Self { paths }
     }
 
-    /// True when a package ships `path`.
+    /// True when a package ships `path`, which is in `/etc`, `/var` or another place of state.
     pub(crate) fn contains(&self, path: &str) -> bool {
-        self.paths.contains_key(path)
+        self.paths.contains(path)
     }
+}
 
-    /// The packages that ship `path`, each with what it ships there.
-    pub(crate) fn owners(&self, path: &str) -> &[(&'a ImportedPackage, &'a Node)] {
-        self.paths.get(path).map_or(&[], Vec::as_slice)
-    }
+/// The packages that ship a merged-/usr path, each with what it ships there. Asks every package:
+/// for a few paths only.
+pub(crate) fn owners_of<'a>(
+    packages: &'a [ImportedPackage],
+    path: &str,
+) -> Vec<(&'a ImportedPackage, &'a Node)> {
+    let unmerged = path.strip_prefix("usr/").filter(|p| merged_path(p) == path);
+    let shipped = |package: &'a ImportedPackage| {
+        let node = package.tree.get(path);
+        let node = node.or_else(|| unmerged.and_then(|path| package.tree.get(path)))?;
+        Some((package, node))
+    };
+    packages.iter().filter_map(shipped).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::work::Work;
 const SYSIMAGE: &str = "usr/lib/sysimage";
 
 /// Registries: the path below `/var` and the one below `usr/lib/sysimage`.
-const REGISTRIES: [(&str, &str); 24] = [
+const REGISTRIES: [(&str, &str); 26] = [
     ("lib/dpkg", "dpkg"),
     ("lib/apt/extended_states", "apt/extended_states"),
     ("cache/debconf", "debconf"),
@@ -42,6 +42,8 @@ const REGISTRIES: [(&str, &str); 24] = [
     ("lib/ispell", "ispell"),
     ("lib/aspell", "aspell"),
     ("lib/dictionaries-common", "dictionaries-common"),
+    ("cache/dictionaries-common", "dictionaries-common-cache"),
+    ("lib/xfonts", "xfonts"),
     ("lib/emacsen-common", "emacsen-common"),
     ("lib/doc-base", "doc-base"),
     ("lib/python", "python"),

@@ -7,7 +7,7 @@ use apt_ostree_model::tree::{join, split};
 use apt_ostree_model::{ContentReader, File, ImportedPackage, Node, Tree};
 use fn_error_context::context;
 
-use super::ownership::{Owned, merged_path};
+use super::ownership::{merged_path, owners_of};
 use super::var_rules::path_matches;
 use super::work::Work;
 
@@ -330,20 +330,17 @@ pub(crate) fn find_private_keys(
         "usr/share/factory",
         "usr/lib/sysimage",
     ];
-    let owned = Owned::new(packages);
     let mut found = Vec::new();
     for (path, node) in PLACES.iter().flat_map(|dir| tree.walk_from(dir)) {
         let Node::File(file) = node else {
             continue;
         };
-        if file.size < 27
-            || path.starts_with("usr/lib/sysimage/dpkg/")
-            || is_shipped(&owned, &path, file)
-        {
+        if file.size < 27 || path.starts_with("usr/lib/sysimage/dpkg/") {
             continue;
         }
         let holds = holds_private_key(content, file);
-        if holds.with_context(|| format!("searching '/{path}' for keys"))? {
+        let holds = holds.with_context(|| format!("searching '/{path}' for keys"))?;
+        if holds && !is_shipped(packages, &path, file) {
             found.push(path);
         }
     }
@@ -351,7 +348,7 @@ pub(crate) fn find_private_keys(
 }
 
 /// True when a package ships exactly this file.
-fn is_shipped(owned: &Owned<'_>, path: &str, file: &File) -> bool {
+fn is_shipped(packages: &[ImportedPackage], path: &str, file: &File) -> bool {
     let original = path
         .strip_prefix("usr/share/factory/")
         .or_else(|| path.strip_prefix("usr/").filter(|p| p.starts_with("etc/")))
@@ -360,8 +357,7 @@ fn is_shipped(owned: &Owned<'_>, path: &str, file: &File) -> bool {
         Some(rest) => format!("root/{rest}"),
         None => merged_path(original),
     };
-    let owners = owned.owners(&original);
-    owners
+    owners_of(packages, &original)
         .iter()
         .any(|(_, node)| node.as_file().is_some_and(|f| f.checksum == file.checksum))
 }

@@ -50,11 +50,7 @@ fn drop_content(work: &mut Work<'_>) {
         match node {
             Node::File(file) if is_login_record(inner) && file.size == 0 => {}
             Node::File(_) if is_dropped(inner) || is_login_record(inner) => dropped.push(path),
-            Node::Symlink(_) if is_dropped(inner) && !inner.starts_with("log/") => {
-                if inner != "lib/dbus/machine-id" {
-                    dropped.push(path);
-                }
-            }
+            Node::Symlink(_) if is_dropped(inner) && !keeps_link(inner) => dropped.push(path),
             Node::Dir(_) if is_transient_dir(inner) => cache_dirs.push(path),
             _ => {}
         }
@@ -68,6 +64,11 @@ fn drop_content(work: &mut Work<'_>) {
             work.tree.remove(path);
         }
     }
+}
+
+/// Links that are no content: into the documentation, and to the one machine id.
+fn keeps_link(path: &str) -> bool {
+    path.starts_with("log/") || path == "lib/dbus/machine-id"
 }
 
 /// Directories below a cache, or in a place that is emptied anyway.

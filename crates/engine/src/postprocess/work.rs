@@ -17,7 +17,7 @@ pub(super) struct Work<'a> {
     pub(super) report: PostprocessReport,
     /// tmpfiles.d lines that must win over those of packages, by path.
     pub(super) early_lines: BTreeMap<String, String>,
-    owned: Option<Owned<'a>>,
+    owned: Option<Owned>,
 }
 
 impl<'a> Work<'a> {
@@ -43,8 +43,8 @@ impl<'a> Work<'a> {
         self.input.options
     }
 
-    /// What packages ship, by merged-/usr path.
-    pub(super) fn owned(&mut self) -> &Owned<'a> {
+    /// What packages ship outside /usr.
+    pub(super) fn owned(&mut self) -> &Owned {
         let packages = self.input.packages;
         self.owned.get_or_insert_with(|| Owned::new(packages))
     }
