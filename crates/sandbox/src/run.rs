@@ -117,41 +117,35 @@ impl Sandbox {
         splitter.finish(&mut take_line);
         drop(running);
         drop(cgroup);
-        let tail = tail.into_lines();
-        match ended
-            .map_err(|e| Kinded::new(ErrorKind::Failed, format!("watching '{program}': {e}")))?
-        {
-            Ended::Cancelled => Err(cancel::error()),
-            Ended::TimedOut => Err(Kinded::new(
-                ErrorKind::Script,
-                with_tail(
-                    format!(
-                        "'{program}' did not finish within {} seconds and was killed",
-                        self.timeout.as_secs()
-                    ),
-                    &tail,
-                ),
-            )),
-            Ended::Reported(Report::Exited(code)) => Ok(Finished {
-                status: Status::Exited(code),
-                tail,
-            }),
-            Ended::Reported(Report::Signalled(signal)) => Ok(Finished {
-                status: Status::Signalled(signal),
-                tail,
-            }),
+        let ended = ended
+            .map_err(|e| Kinded::new(ErrorKind::Failed, format!("watching '{program}': {e}")))?;
+        self.conclude(&program, ended, tail.into_lines())
+    }
+
+    /// What the caller is told.
+    fn conclude(&self, program: &str, ended: Ended, tail: Vec<String>) -> Result<Finished, Kinded> {
+        let failed = |message: String| Kinded::new(ErrorKind::Script, with_tail(message, &tail));
+        let status = match ended {
+            Ended::Reported(Report::Exited(code)) => Status::Exited(code),
+            Ended::Reported(Report::Signalled(signal)) => Status::Signalled(signal),
             Ended::Reported(Report::Failed { message, refused }) => {
-                Err(setup_error(&program, &message, refused))
+                return Err(setup_error(program, &message, refused));
             }
-            Ended::Silent => Err(Kinded::new(
-                ErrorKind::Script,
-                with_tail(
-                    format!("the sandbox of '{program}' was killed from outside"),
-                    &tail,
-                ),
-            )
-            .with_hint("look for an out of memory message in the kernel log")),
-        }
+            Ended::Cancelled => return Err(cancel::error()),
+            Ended::TimedOut => {
+                let seconds = self.timeout.as_secs();
+                return Err(failed(format!(
+                    "'{program}' did not finish within {seconds} seconds and was killed"
+                )));
+            }
+            Ended::Silent => {
+                let error = failed(format!(
+                    "the sandbox of '{program}' was killed from outside"
+                ));
+                return Err(error.with_hint("look for an out of memory message in the kernel log"));
+            }
+        };
+        Ok(Finished { status, tail })
     }
 
     /// Empties the overlay's work directory: a `volatile` mount refuses one that was used before.
