@@ -91,7 +91,7 @@ impl RepoGuard {
                 Ok(_transaction) => {
                     drop(ready.send(Ok(())));
                     // Ends when the sender is dropped.
-                    drop(stopped.recv());
+                    let _ended = stopped.recv();
                 }
                 Err(error) => drop(ready.send(Err(storage(error)))),
             }

@@ -1,0 +1,246 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use apt_ostree_model::{ContentReader as _, Tree};
+use apt_ostree_store::{CacheRepo, CommitMeta, MetaValue, TargetRepo};
+use proptest::prelude::*;
+
+use crate::support::{Fixture, fsck, run, specs};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_committed_tree_loads_again(specs in specs(), mode in prop_oneof![Just("archive"), Just("bare"), Just("bare-user")]) {
+        let fixture = Fixture::new();
+        let tree = fixture.build(&specs);
+        let path = fixture.path("target");
+        run("ostree", &["init", &format!("--mode={mode}"), &format!("--repo={path}")]);
+        let target = TargetRepo::open_or_create(&path).unwrap();
+        let result = fixture.cache.commit(&tree, &CommitMeta::default(), &target).unwrap();
+        let loaded = target.load_commit(&result.checksum).unwrap();
+        prop_assert_eq!(&loaded.tree, &tree);
+        for (path, node) in tree.walk() {
+            if let Some(file) = node.as_file() {
+                prop_assert_eq!(target.read(file).unwrap(), fixture.cache.read(file).unwrap(), "{}", path);
+            }
+        }
+        fsck(&path);
+    }
+}
+
+fn meta() -> CommitMeta {
+    CommitMeta {
+        subject: "test".to_owned(),
+        timestamp: 1_700_000_000,
+        metadata: BTreeMap::from([
+            ("version".to_owned(), MetaValue::String("1".to_owned())),
+            (
+                "list".to_owned(),
+                MetaValue::PackageList(vec![["a", "0", "1", "2", "all"].map(str::to_owned)]),
+            ),
+            ("zz".to_owned(), MetaValue::Strings(vec!["x".to_owned()])),
+        ]),
+        detached: BTreeMap::from([("note".to_owned(), MetaValue::Bool(true))]),
+        ref_name: Some("debian/test".to_owned()),
+        ..CommitMeta::default()
+    }
+}
+
+fn sample(fixture: &Fixture) -> Tree {
+    let mut tree = Tree::default();
+    fixture.put(&mut tree, "usr/bin/a", 0o755, "program");
+    fixture.put(&mut tree, "etc/b", 0o644, "");
+    fixture.link(&mut tree, "bin", "usr/bin");
+    tree
+}
+
+#[test]
+fn commits_are_reproducible_and_name_their_facts() {
+    let fixture = Fixture::new();
+    let tree = sample(&fixture);
+    let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
+    let first = fixture.cache.commit(&tree, &meta(), &target).unwrap();
+    let other = Fixture::new();
+    let again = other
+        .cache
+        .commit(
+            &sample(&other),
+            &meta(),
+            &TargetRepo::open_or_create(&other.path("t")).unwrap(),
+        )
+        .unwrap();
+    assert_eq!(
+        (&first.checksum, &first.content_checksum),
+        (&again.checksum, &again.content_checksum)
+    );
+    assert_eq!(first.stats.n_content_written, 3);
+    assert_eq!(
+        target.resolve_ref("debian/test").unwrap().as_ref(),
+        Some(&first.checksum)
+    );
+    assert_eq!(
+        target.resolve_ref(&first.checksum).unwrap().as_ref(),
+        Some(&first.checksum)
+    );
+    assert_eq!(target.resolve_ref("debian/none").unwrap(), None);
+    assert_eq!(target.resolve_ref(&"0".repeat(64)).unwrap(), None);
+    let commit = target.load_commit(&first.checksum).unwrap();
+    assert_eq!(
+        (
+            commit.timestamp,
+            commit.subject.as_str(),
+            commit.parent.as_deref()
+        ),
+        (1_700_000_000, "test", None)
+    );
+    assert_eq!(commit.string("version").as_deref(), Some("1"));
+    assert_eq!(commit.package_list("list").unwrap()[0][4], "all");
+    assert_eq!(commit.strings("zz").unwrap(), ["x"]);
+    assert_eq!(commit.string("list"), None);
+    let detached = run(
+        "ostree",
+        &[
+            "show",
+            "--print-detached-metadata-key=note",
+            "debian/test",
+            &format!("--repo={}", target.path()),
+        ],
+    );
+    assert_eq!(detached.trim(), "true");
+}
+
+#[test]
+fn a_second_commit_writes_only_what_is_new() {
+    let fixture = Fixture::new();
+    let mut tree = sample(&fixture);
+    let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
+    let first = fixture.cache.commit(&tree, &meta(), &target).unwrap();
+    fixture.put(&mut tree, "usr/bin/new", 0o755, "more");
+    let second = CommitMeta {
+        parent: Some(first.checksum.clone()),
+        ..meta()
+    };
+    let second = fixture.cache.commit(&tree, &second, &target).unwrap();
+    assert_eq!(
+        (
+            second.stats.n_content_total,
+            second.stats.n_content_written,
+            second.stats.content_bytes_written
+        ),
+        (4, 1, 4)
+    );
+    let commit = target.load_commit(&second.checksum).unwrap();
+    assert_eq!(commit.parent, Some(first.checksum));
+}
+
+#[test]
+fn ostree_checks_out_what_was_committed() {
+    let fixture = Fixture::new();
+    let tree = sample(&fixture);
+    let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
+    fixture.cache.commit(&tree, &meta(), &target).unwrap();
+    let repo = format!("--repo={}", target.path());
+    run(
+        "ostree",
+        &[
+            "checkout",
+            &repo,
+            "debian/test",
+            fixture.path("out").as_str(),
+        ],
+    );
+    assert_eq!(fixture.cache.scan_dir(&fixture.path("out")).unwrap(), tree);
+}
+
+#[test]
+fn a_ref_moves_only_with_a_whole_commit() {
+    let fixture = Fixture::new();
+    let mut tree = sample(&fixture);
+    let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
+    let first = fixture.cache.commit(&tree, &meta(), &target).unwrap();
+    fixture.put(&mut tree, "usr/bin/new", 0o755, "more");
+    let unsigned = CommitMeta {
+        gpg_key: Some("no such key".to_owned()),
+        ..meta()
+    };
+    assert!(fixture.cache.commit(&tree, &unsigned, &target).is_err());
+    assert_eq!(
+        target.resolve_ref("debian/test").unwrap(),
+        Some(first.checksum)
+    );
+    fsck(target.path());
+    target.set_ref("debian/test", None).unwrap();
+    assert_eq!(target.resolve_ref("debian/test").unwrap(), None);
+    assert!(target.set_ref("../x", Some(&"0".repeat(64))).is_err());
+}
+
+#[test]
+fn layers_of_another_repository_can_be_checked_out() {
+    let fixture = Fixture::new();
+    let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
+    let result = fixture
+        .cache
+        .commit(&sample(&fixture), &meta(), &target)
+        .unwrap();
+    let other = Fixture::new();
+    let commit = target.load_commit(&result.checksum).unwrap();
+    other.cache.import_commit(&commit, &target).unwrap();
+    other
+        .cache
+        .checkout(&commit.tree, &other.path("out"))
+        .unwrap();
+    assert_eq!(
+        other.cache.scan_dir(&other.path("out")).unwrap(),
+        commit.tree
+    );
+}
+
+#[test]
+fn a_directory_that_is_no_repository_is_refused() {
+    let fixture = Fixture::new();
+    std::fs::create_dir_all(fixture.path("d/x")).unwrap();
+    assert!(TargetRepo::open_or_create(&fixture.path("d")).is_err());
+    assert!(TargetRepo::open(&fixture.path("missing")).is_err());
+    assert!(!fixture.path("missing").exists());
+}
+
+#[test]
+fn saved_trees_load_until_they_are_pruned() {
+    let fixture = Fixture::new();
+    let dir = fixture.path("own");
+    let cache = CacheRepo::open(&dir).unwrap();
+    let tree = {
+        let mut tree = Tree::default();
+        let file = apt_ostree_model::ContentWriter::put_file(
+            &cache,
+            &apt_ostree_model::Meta::root(0o644),
+            b"x",
+        )
+        .unwrap();
+        tree.insert("x", apt_ostree_model::Node::File(file))
+            .unwrap();
+        tree
+    };
+    let long = "k/".repeat(400);
+    for key in ["a key/with: specials", long.as_str()] {
+        assert_eq!(cache.load_tree(key).unwrap(), None);
+        cache.save_tree(key, &tree).unwrap();
+        assert_eq!(cache.load_tree(key).unwrap().as_ref(), Some(&tree));
+    }
+    let kept = cache.prune(Duration::from_secs(3600)).unwrap();
+    assert_eq!(kept.refs, 0);
+    assert_eq!(cache.load_tree(&long).unwrap().as_ref(), Some(&tree));
+    std::thread::sleep(Duration::from_millis(20));
+    let pruned = cache.prune(Duration::ZERO).unwrap();
+    assert_eq!(pruned.refs, 2);
+    assert!(pruned.objects > 0);
+    assert_eq!(cache.load_tree(&long).unwrap(), None);
+    assert!(
+        cache
+            .content()
+            .open(&tree.file("x").unwrap().checksum)
+            .is_err()
+    );
+    fsck(cache.path());
+}
