@@ -71,7 +71,7 @@ impl<'a> Rules<'a> {
     }
 
     /// True when the version may be used and comes from `file`.
-    fn visible(&self, version: &Version<'_>, file: &PackageFile<'_>) -> bool {
+    pub(crate) fn visible(&self, version: &Version<'_>, file: &PackageFile<'_>) -> bool {
         let Some(repo) = self.repo(file) else {
             return false;
         };

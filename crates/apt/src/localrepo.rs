@@ -174,21 +174,30 @@ pub(crate) fn planned_stanza(package: &PlannedPackage) -> String {
     text
 }
 
-/// Writes `stanzas` as a flat repository into `dir`.
-pub(crate) fn write_repo(dir: &Utf8Path, stanzas: &[String]) -> Result<()> {
-    files::make_dir(dir).with_context(|| format!("creating '{dir}'"))?;
+/// Writes `stanzas` as a flat repository below `dir` and returns its directory.
+///
+/// The directory is named by the content, because apt would not notice a second change within one
+/// second. Earlier content is removed.
+pub(crate) fn write_repo(dir: &Utf8Path, stanzas: &[String]) -> Result<Utf8PathBuf> {
     let packages = stanzas.join("\n");
+    let digest = files::hash(packages.as_bytes());
+    let repo = dir.join(digest.to_string());
+    if !repo.exists() && dir.exists() {
+        std::fs::remove_dir_all(dir).with_context(|| format!("clearing '{dir}'"))?;
+    }
+    for dir in [dir, &repo] {
+        files::make_dir(dir).with_context(|| format!("creating '{dir}'"))?;
+    }
     let release = format!(
-        "Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {} {} Packages\n",
-        files::hash(packages.as_bytes()),
+        "Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {digest} {} Packages\n",
         packages.len()
     );
     for (name, text) in [("Packages", packages), ("Release", release)] {
-        let path = dir.join(name);
+        let path = repo.join(name);
         files::write_if_changed(&path, text.as_bytes())
             .with_context(|| format!("writing '{path}'"))?;
     }
-    Ok(())
+    Ok(repo)
 }
 
 /// The `.deb` files of a directory that has no index of its own; `None` when it has one.

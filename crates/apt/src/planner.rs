@@ -131,7 +131,7 @@ fn offers<'a>(
     {
         for file in other.version_files() {
             let from = file.package_file();
-            let Some(repo) = rules.repo(&from) else {
+            let Some(repo) = rules.repo(&from).filter(|_| rules.visible(&other, &from)) else {
                 continue;
             };
             let text = file

@@ -79,6 +79,7 @@ pub(crate) fn update(
     reporter: &dyn Reporter,
 ) -> Result<SourceState> {
     write_sources(layout, sources)?;
+    sweep(layout, sources)?;
     let refresh: Vec<&Source> = sources
         .list
         .iter()
@@ -139,6 +140,26 @@ fn write_sources(layout: &Layout, sources: &Sources) -> Result<()> {
     ] {
         files::write_if_changed(&path, text.as_bytes())
             .with_context(|| format!("writing '{path}'"))?;
+    }
+    Ok(())
+}
+
+/// Removes lists of generated repositories whose content is gone. Other lists stay, because other
+/// treefiles may use them.
+fn sweep(layout: &Layout, sources: &Sources) -> Result<()> {
+    let generated = crate::uri::list_name(&crate::uri::from_path(&layout.root.join("local/")));
+    let current: Vec<String> = sources.list.iter().map(Source::list_prefix).collect();
+    let lists = layout.lists();
+    for entry in lists
+        .read_dir_utf8()
+        .with_context(|| format!("reading '{lists}'"))?
+    {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.starts_with(&generated) && !current.iter().any(|c| name.starts_with(c.as_str())) {
+            std::fs::remove_file(entry.path())
+                .with_context(|| format!("removing '{}'", entry.path()))?;
+        }
     }
     Ok(())
 }
@@ -207,7 +228,11 @@ fn judge(text: &str, sources: &Sources) -> Verdict {
     {
         return Verdict::Detail;
     }
-    let about = |source: &&Source| text.contains(source.uri.trim_end_matches('/'));
+    // libapt writes file:/x for file:///x.
+    let about = |source: &&Source| {
+        let uri = source.uri.trim_end_matches('/');
+        text.contains(uri) || text.contains(&uri.replace("file:///", "file:/"))
+    };
     if sources
         .list
         .iter()
@@ -250,6 +275,17 @@ fn refresh_error(problems: &[String]) -> anyhow::Error {
     let message = format!("refreshing package indices: {text}");
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if has(&[
+        "network require authentication",
+        "Clearsigned file isn't valid",
+        "NODATA",
+    ]) {
+        return fail_hint(
+            ErrorKind::Verification,
+            message,
+            "the server may have sent a login page instead of the index",
+        );
+    }
+    if has(&[
         "NO_PUBKEY",
         "Missing key",
         "is not signed",
@@ -274,17 +310,6 @@ fn refresh_error(problems: &[String]) -> anyhow::Error {
             ErrorKind::Verification,
             message,
             "check the clock of this machine",
-        );
-    }
-    if has(&[
-        "network require authentication",
-        "Clearsigned file isn't valid",
-        "NODATA",
-    ]) {
-        return fail_hint(
-            ErrorKind::Verification,
-            message,
-            "the server may have sent a login page instead of the index",
         );
     }
     let distrust = [

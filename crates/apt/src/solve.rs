@@ -1,13 +1,13 @@
 //! Choosing packages with libapt's resolver, onto a system without any package.
 
 use anyhow::Result;
-use apt_ostree_model::{ErrorKind, Reporter};
+use apt_ostree_model::{ErrorKind, NullReporter, Reporter};
 use rust_apt::Cache;
 
 use crate::candidates::Rules;
-use crate::error::fail;
+use crate::error::{apt_error, fail};
 use crate::explain;
-use crate::request::Wanted;
+use crate::request::{self, Wanted};
 
 /// Essential packages of the tree's architecture, by full name, sorted.
 pub(crate) fn essential(cache: &Cache, rules: &Rules<'_>, reporter: &dyn Reporter) -> Vec<String> {
@@ -68,6 +68,12 @@ pub(crate) fn mark(
         .iter()
         .map(|package| package.fullname(false))
         .collect();
+    // libapt has discarded candidates on its way; the explanation needs them as they were.
+    depcache
+        .clear_marked()
+        .map_err(|errors| apt_error(ErrorKind::Failed, &errors))?;
+    rules.apply(cache, &NullReporter)?;
+    request::expand(cache, rules, &NullReporter)?;
     let chain = explain::explain(cache, rules, &names);
     Err(fail(ErrorKind::Unsatisfiable, chain))
 }

@@ -98,6 +98,11 @@ impl Source {
         files::hash(self.stanza().as_bytes())
     }
 
+    /// How the names of all its files in apt's lists directory start.
+    pub(crate) fn list_prefix(&self) -> String {
+        uri::list_name(&self.base())
+    }
+
     /// Names that the Release file may have in apt's lists directory.
     pub(crate) fn release_lists(&self) -> [String; 2] {
         let base = self.base();
@@ -218,11 +223,11 @@ fn generated(
     spec: &SolveSpec,
     foreign: &[Arch],
 ) -> Result<Source> {
-    localrepo::write_repo(dir, stanzas)?;
+    let dir = localrepo::write_repo(dir, stanzas)?;
     let archs = std::iter::once(&spec.arch).chain(foreign);
     Ok(Source {
         repo: id.to_owned(),
-        uri: format!("{}/", uri::from_path(dir)),
+        uri: format!("{}/", uri::from_path(&dir)),
         suite: "./".to_owned(),
         components: Vec::new(),
         archs: archs.map(ToString::to_string).collect(),
