@@ -27,7 +27,7 @@ pub(super) static LINTS: [Lint; 2] = [
 fn dpkg_status(input: &LintInput<'_>) -> Outcome {
     let path = format!("{ADMINDIR}/status");
     let Some(text) = read_text_optional(input.tree, input.content, &path)? else {
-        if input.packages.is_empty() {
+        if input.facts.packages.is_empty() {
             return clean();
         }
         return found_items("no package database", vec![format!("/{path}")]);

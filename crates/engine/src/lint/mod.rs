@@ -16,33 +16,40 @@ use apt_ostree_model::{ContentReader, ErrorKind, ImportedPackage, Kinded, Tree};
 use fn_error_context::context;
 use serde::Serialize;
 
-/// What the lints look at.
+use crate::postprocess::{Content, image_tree};
+
+/// What the lints need to know beyond the tree.
 #[derive(Clone, Copy)]
-pub struct LintInput<'a> {
-    /// The tree as it is committed.
-    pub tree: &'a Tree,
-    /// Its container form, from [`crate::postprocess::image_tree`].
-    pub image: &'a Tree,
-    /// Content objects.
-    pub content: &'a dyn ContentReader,
-    /// All installed packages.
-    pub packages: &'a [ImportedPackage],
+pub struct Facts<'a> {
     /// The tree is to have no kernel.
     pub container: bool,
-    /// The treefile wants an initramfs.
-    pub initramfs: bool,
-    /// Paths in the initramfs, when the engine built or read it.
+    /// All installed packages; empty when they are not known, as for a root made elsewhere.
+    pub packages: &'a [ImportedPackage],
+    /// Paths in the initramfs; `None` when the tree is not to have one.
     pub initramfs_paths: Option<&'a [String]>,
 }
 
-impl std::fmt::Debug for LintInput<'_> {
+impl std::fmt::Debug for Facts<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LintInput")
+        f.debug_struct("Facts")
             .field("container", &self.container)
-            .field("initramfs", &self.initramfs)
             .field("packages", &self.packages.len())
-            .finish_non_exhaustive()
+            .field("initramfs_paths", &self.initramfs_paths.map(<[_]>::len))
+            .finish()
     }
+}
+
+/// What one lint looks at.
+#[derive(Clone, Copy)]
+pub(crate) struct LintInput<'a> {
+    /// The tree as it is committed.
+    pub(crate) tree: &'a Tree,
+    /// Its container form.
+    pub(crate) image: &'a Tree,
+    /// Content objects.
+    pub(crate) content: &'a dyn ContentReader,
+    /// The rest.
+    pub(crate) facts: &'a Facts<'a>,
 }
 
 /// What a finding of a lint means.
@@ -74,7 +81,7 @@ pub struct LintInfo {
 #[serde(rename_all = "kebab-case")]
 pub struct Finding {
     /// Name of the lint.
-    pub lint: &'static str,
+    pub name: &'static str,
     /// What is wrong.
     pub message: String,
     /// All items that are wrong, sorted; the message shows the first ones.
@@ -107,9 +114,9 @@ impl LintReport {
         let failures: Vec<String> = self
             .failures
             .iter()
-            .map(|f| format!("{}: {}", f.lint, f.message))
+            .map(|f| format!("{}: {}", f.name, f.message))
             .collect();
-        let names: Vec<&str> = self.failures.iter().map(|f| f.lint).collect();
+        let names: Vec<&str> = self.failures.iter().map(|f| f.name).collect();
         Err(Kinded::new(ErrorKind::Lint, failures.join("; "))
             .with_hint(format!(
                 "change the treefile, or skip these lints: {}",
@@ -225,14 +232,31 @@ pub fn lint_list() -> Vec<LintInfo> {
     all().map(|lint| lint.info).collect()
 }
 
-/// Runs all lints that are not skipped.
+/// Runs all lints that are not skipped on a finished tree and on its container form.
 ///
 /// # Errors
 /// When a name to skip is unknown or content can't be read. Findings are in the report; see
 /// [`LintReport::into_result`].
 #[context("checking the tree")]
-pub fn run_lints(input: &LintInput<'_>, options: &LintOptions) -> Result<LintReport> {
+pub fn check(
+    tree: &Tree,
+    content: &dyn Content,
+    facts: &Facts<'_>,
+    options: &LintOptions,
+) -> Result<LintReport> {
     check_names(&options.skip)?;
+    let image = image_tree(tree, content)?;
+    let input = LintInput {
+        tree,
+        image: &image,
+        content,
+        facts,
+    };
+    run_lints(&input, options)
+}
+
+/// Runs all lints that are not skipped.
+pub(crate) fn run_lints(input: &LintInput<'_>, options: &LintOptions) -> Result<LintReport> {
     let mut report = LintReport::default();
     for lint in all() {
         let info = lint.info;
@@ -247,7 +271,7 @@ pub fn run_lints(input: &LintInput<'_>, options: &LintOptions) -> Result<LintRep
             continue;
         };
         let finding = Finding {
-            lint: info.name,
+            name: info.name,
             message,
             items,
         };

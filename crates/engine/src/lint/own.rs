@@ -59,7 +59,7 @@ fn kernel_dirs(tree: &Tree) -> Vec<String> {
 
 fn bootable(input: &LintInput<'_>) -> Outcome {
     let kernels = kernel_dirs(input.tree);
-    if input.container {
+    if input.facts.container {
         return found_items("a container has a kernel", kernels);
     }
     let Some(dir) = kernels.first() else {
@@ -69,14 +69,18 @@ fn bootable(input: &LintInput<'_>) -> Outcome {
         return found(format!("no '/{dir}/modules.dep'"));
     }
     let initramfs = input.tree.file(&format!("{dir}/initramfs.img"));
-    if input.initramfs && initramfs.is_none_or(|file| file.size == 0) {
+    if input.facts.initramfs_paths.is_some() && initramfs.is_none_or(|file| file.size == 0) {
         return found(format!("no '/{dir}/initramfs.img'"));
     }
     clean()
 }
 
 fn ostree_in_initramfs(input: &LintInput<'_>) -> Outcome {
-    let Some(paths) = input.initramfs_paths.filter(|_| !input.container) else {
+    let Some(paths) = input
+        .facts
+        .initramfs_paths
+        .filter(|_| !input.facts.container)
+    else {
         return clean();
     };
     let named = |name: &str| {
@@ -135,7 +139,7 @@ fn dpkg_leftovers(input: &LintInput<'_>) -> Outcome {
 }
 
 fn secrets(input: &LintInput<'_>) -> Outcome {
-    let keys = find_private_keys(input.tree, input.content, input.packages)?;
+    let keys = find_private_keys(input.tree, input.content, input.facts.packages)?;
     let mut bad: Vec<String> = keys.into_iter().map(|path| format!("/{path}")).collect();
     for (path, _) in input.tree.walk_from("usr/etc/ssh") {
         if path.contains("/ssh_host_") {
@@ -173,7 +177,7 @@ fn dangling_links(input: &LintInput<'_>) -> Outcome {
         let target = absolute(dir, &link.target);
         let moved = is_made_at_boot(input.image, &target);
         let runtime = RUNTIME.iter().any(|place| target.starts_with(place));
-        let fine = !moved && (runtime || !owners_of(input.packages, &path).is_empty());
+        let fine = !moved && (runtime || !owners_of(input.facts.packages, &path).is_empty());
         (!fine).then(|| format!("/{path} -> {}", link.target))
     });
     found_items("links to nothing", links.collect::<Vec<_>>())
@@ -209,7 +213,7 @@ fn absolute(dir: &str, target: &str) -> String {
 }
 
 fn default_target(input: &LintInput<'_>) -> Outcome {
-    if input.container {
+    if input.facts.container {
         return clean();
     }
     check_default_target(input.image)

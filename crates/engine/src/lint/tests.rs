@@ -33,26 +33,47 @@ fn good() -> Sample {
     sample
 }
 
-fn report(sample: &Sample, paths: Option<&[String]>) -> LintReport {
-    let image = image_tree(&sample.tree, &sample.content).unwrap();
-    report_of(sample, &image, paths)
+fn facts<'a>(sample: &'a Sample, paths: Option<&'a [String]>) -> Facts<'a> {
+    Facts {
+        container: sample.options.container,
+        packages: &sample.packages,
+        initramfs_paths: paths,
+    }
 }
 
-fn report_of(sample: &Sample, image: &Tree, paths: Option<&[String]>) -> LintReport {
+fn initramfs() -> Vec<String> {
+    ["ostree-prepare-root", "prepare-root.conf"]
+        .map(|n| format!("usr/lib/ostree/{n}"))
+        .into()
+}
+
+fn report(sample: &Sample) -> LintReport {
+    report_with(sample, &initramfs())
+}
+
+fn report_with(sample: &Sample, paths: &[String]) -> LintReport {
+    let facts = facts(sample, Some(paths));
+    check(
+        &sample.tree,
+        &sample.content,
+        &facts,
+        &LintOptions::default(),
+    )
+    .unwrap()
+}
+
+fn report_of(sample: &Sample, image: &Tree) -> LintReport {
     let input = LintInput {
         tree: &sample.tree,
         image,
         content: &sample.content,
-        packages: &sample.packages,
-        container: sample.options.container,
-        initramfs: true,
-        initramfs_paths: paths,
+        facts: &facts(sample, None),
     };
     run_lints(&input, &LintOptions::default()).unwrap()
 }
 
 fn names(findings: &[Finding]) -> Vec<&'static str> {
-    findings.iter().map(|f| f.lint).collect()
+    findings.iter().map(|f| f.name).collect()
 }
 
 /// Checks that `change` makes exactly the lint `name` complain.
@@ -60,7 +81,7 @@ fn names(findings: &[Finding]) -> Vec<&'static str> {
 fn refuses(name: &str, change: impl FnOnce(&mut Sample)) {
     let mut sample = good();
     change(&mut sample);
-    let report = report(&sample, None);
+    let report = report(&sample);
     let class = all().find(|l| l.info.name == name).unwrap().info.class;
     let (here, there) = match class {
         LintClass::Fatal => (&report.failures, &report.warnings),
@@ -72,11 +93,7 @@ fn refuses(name: &str, change: impl FnOnce(&mut Sample)) {
 
 #[test]
 fn a_good_tree_passes_all_lints() {
-    let paths = [
-        "usr/lib/ostree/ostree-prepare-root".to_owned(),
-        "usr/lib/ostree/prepare-root.conf".to_owned(),
-    ];
-    let report = report(&good(), Some(&paths));
+    let report = report(&good());
     assert!(
         report.failures.is_empty() && report.warnings.is_empty(),
         "{report:#?}"
@@ -116,7 +133,7 @@ fn kernel_argument_files_must_be_valid() {
         path,
         "kargs = ['quiet']\nmatch-architectures = ['x86_64']\n",
     );
-    assert!(report(&sample, None).failures.is_empty());
+    assert!(report(&sample).failures.is_empty());
 }
 
 #[test]
@@ -136,7 +153,7 @@ fn one_kernel_with_modules_and_initramfs_is_required() {
 
 #[test]
 fn the_initramfs_must_have_ostree() {
-    let report = report(&good(), Some(&["usr/bin/sh".to_owned()]));
+    let report = report_with(&good(), &["usr/bin/sh".to_owned()]);
     assert_eq!(names(&report.failures), ["ostree-in-initramfs"]);
 }
 
@@ -158,16 +175,13 @@ fn var_is_empty_and_its_image_form_is_covered() {
         let node = sample.tree.remove("tmp/file").unwrap();
         let mut image = base.clone();
         image.insert(path, node).unwrap();
-        assert_eq!(names(&report_of(&sample, &image, None).warnings), lints);
+        assert_eq!(names(&report_of(&sample, &image).warnings), lints);
     }
     let mut image = base;
     image.remove("var/run");
     let dir = Node::Dir(apt_ostree_model::Dir::new(Meta::root(0o755)));
     image.insert("var/run", dir).unwrap();
-    assert_eq!(
-        names(&report_of(&sample, &image, None).failures),
-        ["var-run"]
-    );
+    assert_eq!(names(&report_of(&sample, &image).failures), ["var-run"]);
 }
 
 #[test]
@@ -231,9 +245,9 @@ fn private_keys_fail_the_compose_unless_a_package_ships_them() {
     sample.package("app", &["etc/app/server.key"]);
     sample.tree.remove("etc");
     sample.file("usr/etc/app/server.key", KEY);
-    assert!(report(&sample, None).failures.is_empty());
+    assert!(report(&sample).failures.is_empty());
     sample.file("usr/etc/app/server.key", &format!("x\n{KEY}"));
-    assert_eq!(names(&report(&sample, None).failures), ["secrets"]);
+    assert_eq!(names(&report(&sample).failures), ["secrets"]);
 }
 
 #[test]
@@ -272,7 +286,7 @@ fn privileges_must_be_declared() {
         "root root 4754 /lib/helper\n",
     );
     sample.file_as("usr/lib/helper", &Meta::root(0o4754), b"x");
-    assert!(report(&sample, None).failures.is_empty());
+    assert!(report(&sample).failures.is_empty());
 }
 
 #[test]
@@ -328,7 +342,7 @@ fn two_packages_do_not_own_a_file_unless_it_is_diverted() {
         "usr/lib/sysimage/dpkg/diversions",
         "/usr/lib/x\n/usr/lib/x.old\naa\n",
     );
-    assert!(report(&sample, None).failures.is_empty());
+    assert!(report(&sample).failures.is_empty());
 }
 
 #[test]
@@ -345,26 +359,22 @@ fn dangling_links_and_open_modes_warn() {
     let mut sample = good();
     sample.link("usr/lib/x", "/run/somewhere");
     sample.link("usr/lib/y", "../../var/lib/dpkg/status");
-    assert!(report(&sample, None).warnings.is_empty());
+    assert!(report(&sample).warnings.is_empty());
 }
 
 #[test]
 fn lints_are_skipped_by_name_and_unknown_names_are_refused() {
     let mut sample = good();
     sample.file("usr/bin/x.dpkg-new", "x");
-    let image = image_tree(&sample.tree, &sample.content).unwrap();
-    let input = LintInput {
-        tree: &sample.tree,
-        image: &image,
-        content: &sample.content,
-        packages: &sample.packages,
-        container: false,
-        initramfs: true,
-        initramfs_paths: None,
-    };
+    let facts = facts(&sample, None);
     let run = |no_lint: bool, skip: &[&str]| {
         let skip = skip.iter().map(|s| (*s).to_owned()).collect();
-        run_lints(&input, &LintOptions { no_lint, skip })
+        check(
+            &sample.tree,
+            &sample.content,
+            &facts,
+            &LintOptions { no_lint, skip },
+        )
     };
     assert!(
         run(false, &["dpkg-leftovers"])

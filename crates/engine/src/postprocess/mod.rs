@@ -124,7 +124,7 @@ pub struct Output {
 /// When the treefile names units, packages or paths that can't be, or content can't be read.
 #[context("applying the treefile to the tree")]
 pub fn apply_treefile(tree: Tree, input: Input<'_>) -> Result<Output> {
-    let mut work = work::Work::new(tree, input);
+    let mut work = work::Work::new(tree, input)?;
     layout::check_merged_usr(&work)?;
     identity::drop_build_identity(&mut work)?;
     apt_sources::write_sources(&mut work)?;
@@ -148,7 +148,7 @@ pub fn apply_treefile(tree: Tree, input: Input<'_>) -> Result<Output> {
 /// files.
 #[context("finishing the tree")]
 pub fn finish(tree: Tree, input: Input<'_>, initramfs: Option<File>) -> Result<Output> {
-    let mut work = work::Work::new(tree, input);
+    let mut work = work::Work::new(tree, input)?;
     layout::check_merged_usr(&work)?;
     clean::remove_leftovers(&mut work);
     clean::normalise(&mut work)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use apt_ostree_model::{ImportedPackage, Node};
+use apt_ostree_model::{ImportedPackage, Node, Tree};
 
 /// Top-level directories that a merged /usr turns into links.
 pub(crate) const MERGED: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32"];
@@ -46,6 +46,16 @@ impl Owned {
         }
     }
 
+    /// Adds the paths of one dpkg file list.
+    pub(crate) fn add_list(&mut self, list: &str) {
+        let paths = list.lines().map(merged_path);
+        let in_state_dir = |path: &String| {
+            let mut rests = STATE_DIRS.iter().filter_map(|dir| path.strip_prefix(dir));
+            rests.any(|rest| rest.starts_with('/'))
+        };
+        self.paths.extend(paths.filter(in_state_dir));
+    }
+
     /// True when a package ships `path`, which is in `/etc`, `/var` or another place of state.
     pub(crate) fn contains(&self, path: &str) -> bool {
         self.paths.contains(path)
@@ -67,9 +77,73 @@ pub(crate) fn owners_of<'a>(
     packages.iter().filter_map(shipped).collect()
 }
 
+/// Where a package's file is in a finished tree or its container form.
+pub(crate) fn real_path_of(tree: &Tree, path: &str) -> String {
+    let path = merged_path(path);
+    if tree.contains(&path) {
+        return path;
+    }
+    let mut places = Vec::new();
+    for (from, to) in MOVED {
+        if let Some(rest) = path.strip_prefix(from) {
+            places.push(format!("{to}{rest}"));
+        }
+    }
+    if let Some(name) = path.strip_prefix("boot/")
+        && let Some((kind, version)) = name.split_once('-')
+    {
+        places.push(format!("usr/lib/modules/{version}/{kind}"));
+    }
+    let place = places.into_iter().find(|place| tree.contains(place));
+    place.unwrap_or(path)
+}
+
+/// Prefixes of package paths and where postprocessing may have put them.
+const MOVED: [(&str, &str); 9] = [
+    ("etc/", "usr/etc/"),
+    ("opt/", "usr/lib/opt/"),
+    ("var/", "usr/share/factory/var/"),
+    ("root/", "usr/share/factory/var/roothome/"),
+    ("home/", "usr/share/factory/var/home/"),
+    ("srv/", "usr/share/factory/var/srv/"),
+    ("usr/local/", "usr/share/factory/var/usrlocal/"),
+    ("var/lib/", "usr/lib/sysimage/"),
+    ("var/cache/", "usr/lib/sysimage/"),
+];
+
 #[cfg(test)]
 mod tests {
-    use super::merged_path;
+    use super::{merged_path, real_path_of};
+    use crate::postprocess::testing::Sample;
+
+    #[test]
+    fn package_files_are_found_where_postprocessing_put_them() {
+        let mut sample = Sample::bootable();
+        for path in [
+            "usr/bin/tool",
+            "etc/tool.conf",
+            "opt/vendor/x",
+            "root/.profile",
+            "var/lib/ghostscript/x",
+        ] {
+            sample.file(path, "x");
+        }
+        let tree = sample.finish().unwrap().tree;
+        for (path, place) in [
+            ("bin/tool", "usr/bin/tool"),
+            ("etc/tool.conf", "usr/etc/tool.conf"),
+            ("opt/vendor/x", "usr/lib/opt/vendor/x"),
+            ("root/.profile", "usr/share/factory/var/roothome/.profile"),
+            ("var/lib/ghostscript/x", "usr/lib/sysimage/ghostscript/x"),
+            (
+                "boot/vmlinuz-6.12-amd64",
+                "usr/lib/modules/6.12-amd64/vmlinuz",
+            ),
+            ("usr/none", "usr/none"),
+        ] {
+            assert_eq!(real_path_of(&tree, path), place);
+        }
+    }
 
     #[test]
     fn merged_paths_are_below_usr() {

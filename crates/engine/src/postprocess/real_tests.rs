@@ -10,7 +10,7 @@ use apt_ostree_model::{ContentReader as _, ContentWriter as _, Dir, Meta, Node, 
 
 use super::testing::{MemoryContent, Sample, package};
 use super::*;
-use crate::lint::{LintInput, LintReport, run_lints};
+use crate::lint::{Facts, LintReport, check};
 
 /// A Debian root: a directory of `APT_OSTREE_TEST_ROOTS`, else made now.
 fn debian_root(name: &str, suite: &str, packages: &str, scratch: &Path) -> PathBuf {
@@ -179,16 +179,19 @@ fn process(sample: &mut Sample) -> (Tree, PostprocessReport, LintReport) {
     let finished = finish(sample.tree.clone(), sample.input(), initramfs).unwrap();
     sample.tree = finished.tree;
     let image = image_tree(&sample.tree, &sample.content).unwrap();
-    let input = LintInput {
-        tree: &sample.tree,
-        image: &image,
-        content: &sample.content,
-        packages: &sample.packages,
+    let paths = ["ostree-prepare-root", "prepare-root.conf"].map(str::to_owned);
+    let facts = Facts {
         container,
-        initramfs: !container,
-        initramfs_paths: None,
+        packages: &sample.packages,
+        initramfs_paths: Some(&paths),
     };
-    let lints = run_lints(&input, &LintOptions::default()).unwrap();
+    let lints = check(
+        &sample.tree,
+        &sample.content,
+        &facts,
+        &LintOptions::default(),
+    )
+    .unwrap();
     (image, finished.report, lints)
 }
 

@@ -812,6 +812,23 @@ fn build_helpers_are_removed_unless_a_package_ships_them() {
 }
 
 #[test]
+fn ownership_comes_from_dpkg_when_packages_are_not_at_hand() {
+    let mut sample = Sample::debian();
+    sample.file("etc/hostname", "shipped\n");
+    sample.file("var/lib/packaged/x", "x");
+    sample.file(
+        "var/lib/dpkg/info/aa.list",
+        "/.\n/etc/hostname\n/var/lib/packaged/x\n",
+    );
+    assert!(sample.apply().unwrap().tree.contains("etc/hostname"));
+    let warnings = sample.finish().unwrap().report.warnings;
+    assert!(
+        !warnings.iter().any(|w| w.contains("packaged")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn finishing_gives_the_same_tree_every_time() {
     let mut sample = Sample::bootable();
     sample.file("var/lib/foo/x", "x");

@@ -17,19 +17,20 @@ pub(super) struct Work<'a> {
     pub(super) report: PostprocessReport,
     /// tmpfiles.d lines that must win over those of packages, by path.
     pub(super) early_lines: BTreeMap<String, String>,
-    owned: Option<Owned>,
+    owned: Owned,
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(tree: Tree, input: Input<'a>) -> Self {
-        Self {
+    pub(super) fn new(tree: Tree, input: Input<'a>) -> Result<Self> {
+        let owned = owned_paths(&tree, input)?;
+        Ok(Self {
             tree,
             content: input.content,
             input,
             report: PostprocessReport::default(),
             early_lines: BTreeMap::new(),
-            owned: None,
-        }
+            owned,
+        })
     }
 
     pub(super) fn into_output(self) -> Output {
@@ -44,9 +45,8 @@ impl<'a> Work<'a> {
     }
 
     /// What packages ship outside /usr.
-    pub(super) fn owned(&mut self) -> &Owned {
-        let packages = self.input.packages;
-        self.owned.get_or_insert_with(|| Owned::new(packages))
+    pub(super) fn owned(&self) -> &Owned {
+        &self.owned
     }
 
     pub(super) fn warn(&mut self, message: impl Into<String>) {
@@ -143,6 +143,21 @@ impl<'a> Work<'a> {
             .map(|d| d.entries.keys().cloned().collect())
             .unwrap_or_default()
     }
+}
+
+/// What packages ship outside /usr; by dpkg's own lists when the packages are not at hand.
+fn owned_paths(tree: &Tree, input: Input<'_>) -> Result<Owned> {
+    const INFO: &str = "var/lib/dpkg/info";
+    let mut owned = Owned::new(input.packages);
+    if !input.packages.is_empty() {
+        return Ok(owned);
+    }
+    let names = tree.dir(INFO).into_iter().flat_map(|d| d.entries.keys());
+    for name in names.filter(|name| name.ends_with(".list")) {
+        let data = read_optional(tree, input.content, &join(INFO, name))?;
+        owned.add_list(&String::from_utf8_lossy(&data.unwrap_or_default()));
+    }
+    Ok(owned)
 }
 
 /// See [`Work::real_path`].
