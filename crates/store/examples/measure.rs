@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::{Node, NullReporter, Sha256Digest, Tree};
-use apt_ostree_store::{CacheRepo, CommitMeta, ImportRequest, TargetRepo};
+use apt_ostree_store::{CacheRepo, CommitRequest, ImportRequest, TargetRepo};
 use camino::{Utf8Path, Utf8PathBuf};
 
 fn main() -> Result<()> {
@@ -43,10 +43,7 @@ fn main() -> Result<()> {
     timed("save tree", || cache.save_tree("measure", &tree))?;
     timed("load tree", || cache.load_tree("measure"))?.context("the saved tree is gone")?;
     let target = TargetRepo::open_or_create(&work.join("target"))?;
-    let meta = CommitMeta {
-        ref_name: Some("measure".to_owned()),
-        ..CommitMeta::default()
-    };
+    let meta = CommitRequest::default();
     let commit = timed("commit to bare", || cache.commit(&tree, &meta, &target))?;
     timed("commit again", || cache.commit(&tree, &meta, &target))?;
     let loaded = timed("load commit", || target.load_commit(&commit.checksum))?;

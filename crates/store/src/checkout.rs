@@ -38,7 +38,17 @@ impl CacheRepo {
     /// ([`crate::DamagedObject`]; what was cached from it is dropped then).
     #[context("checking out a tree to '{dest}'")]
     pub fn checkout(&self, tree: &Tree, dest: &Utf8Path) -> Result<()> {
-        self.materialise(&plan::whole(tree)?, dest)
+        self.materialise(&plan::whole(tree)?, dest, false)
+    }
+
+    /// Like [`CacheRepo::checkout`], but every file is a copy of its own that may be written to,
+    /// and `dest` may be on any file system.
+    ///
+    /// # Errors
+    /// As [`CacheRepo::checkout`].
+    #[context("copying a tree to '{dest}'")]
+    pub fn checkout_copy(&self, tree: &Tree, dest: &Utf8Path) -> Result<()> {
+        self.materialise(&plan::whole(tree)?, dest, true)
     }
 
     /// Makes an overlay layer below `dest` that turns a checkout of `from`, when mounted above
@@ -49,10 +59,10 @@ impl CacheRepo {
     /// As [`CacheRepo::checkout`].
     #[context("checking out what changed to '{dest}'")]
     pub fn checkout_diff(&self, from: &Tree, to: &Tree, dest: &Utf8Path) -> Result<()> {
-        self.materialise(&plan::diff(from, to)?, dest)
+        self.materialise(&plan::diff(from, to)?, dest, false)
     }
 
-    fn materialise(&self, plan: &[PlanDir<'_>], dest: &Utf8Path) -> Result<()> {
+    fn materialise(&self, plan: &[PlanDir<'_>], dest: &Utf8Path, copy: bool) -> Result<()> {
         let root = open_empty(dest)?;
         for dir in &plan[1..] {
             rustix::fs::mkdirat(&root, dir.path.as_str(), Mode::RWXU)
@@ -62,6 +72,7 @@ impl CacheRepo {
             cache: self,
             root: &root,
             plan,
+            copy,
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             error: Mutex::new(None),
@@ -109,6 +120,8 @@ struct Work<'w> {
     cache: &'w CacheRepo,
     root: &'w OwnedFd,
     plan: &'w [PlanDir<'w>],
+    /// Whether files are copies rather than links.
+    copy: bool,
     next: AtomicUsize,
     stop: AtomicBool,
     /// The error of the first directory that has one.
@@ -209,12 +222,16 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Makes a hard link to an object; `EMLINK` when a copy is needed.
     fn link(
         &self,
         dir: &OwnedFd,
         name: &str,
         checksum: &apt_ostree_model::Sha256Digest,
     ) -> rustix::io::Result<()> {
+        if self.copy {
+            return Err(Errno::MLINK);
+        }
         let objects = self.cache.content().dir();
         rustix::fs::linkat(
             objects,
@@ -294,7 +311,7 @@ fn set_times_below(fd: &OwnedFd, device: u64, epoch: i64, depth: usize) -> Resul
         }
         match rustix::fs::openat(fd, name, DIRECTORY, Mode::empty()) {
             Ok(child) if rustix::fs::fstat(&child)?.st_dev == device => {
-                set_times_below(&child, device, epoch, depth + 1)?
+                set_times_below(&child, device, epoch, depth + 1)?;
             }
             Ok(_) | Err(Errno::NOTDIR | Errno::LOOP) => {}
             Err(error) => return Err(error.into()),

@@ -11,7 +11,7 @@ use fn_error_context::context;
 use ostree::glib::Variant;
 use ostree::{ObjectType, Repo, RepoMode, gio};
 
-use crate::error::{quote, storage};
+use crate::error::{invalid_input, quote, storage};
 use crate::metavalue::{self, MetaValue, require_no_nul};
 use crate::treewriter::{TreeWriter, write_commit};
 use crate::{CacheRepo, CommitTree, TargetRepo};
@@ -23,24 +23,22 @@ const CHUNK: usize = 64;
 
 /// What a commit says of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct CommitMeta {
+pub struct CommitRequest {
     /// Its first line.
     pub subject: String,
     /// When it was made, in seconds since 1970.
-    pub timestamp: u64,
+    pub timestamp: i64,
     /// The commit before it.
     pub parent: Option<String>,
     /// Metadata that is part of the commit.
     pub metadata: BTreeMap<String, MetaValue>,
     /// Metadata beside the commit, which can change later.
     pub detached: BTreeMap<String, MetaValue>,
-    /// The ref to move to the commit, after all else; `None` leaves that to
-    /// [`TargetRepo::set_ref`].
-    pub ref_name: Option<String>,
-    /// GPG key to sign with, in the caller's key ring.
+    /// GPG key to sign with, from the key ring in `GNUPGHOME` or the home directory.
     pub gpg_key: Option<String>,
-    /// Directory of the key ring.
-    pub gpg_homedir: Option<String>,
+    /// The ref that the commit is made for (`ostree.ref-binding`): clients refuse it under
+    /// another name.
+    pub ref_binding: Option<String>,
 }
 
 /// A written commit.
@@ -55,8 +53,9 @@ pub struct CommitResult {
 }
 
 impl CacheRepo {
-    /// Commits `tree`, whose contents are in this cache, to `target`. The ref moves last, in one
-    /// step; until then the repository has only objects that nothing names.
+    /// Commits `tree`, whose contents are in this cache, to `target`. No ref moves: that is for
+    /// [`TargetRepo::set_ref`], after everything else. Until then the repository has only objects
+    /// that nothing names.
     ///
     /// # Errors
     /// When an object is missing or damaged ([`crate::DamagedObject`]), the commit can't be
@@ -65,27 +64,25 @@ impl CacheRepo {
     pub fn commit(
         &self,
         tree: &Tree,
-        meta: &CommitMeta,
+        request: &CommitRequest,
         target: &TargetRepo,
     ) -> Result<CommitResult> {
-        require_no_nul(&meta.subject)?;
-        if let Some(name) = &meta.ref_name {
-            ostree::validate_rev(name).map_err(storage)?;
-        }
-        let metadata = metavalue::dict(&meta.metadata)?;
-        let detached = metavalue::dict(&meta.detached)?;
+        require_no_nul(&request.subject)?;
+        let time = u64::try_from(request.timestamp)
+            .map_err(|_| invalid_input("the commit's time is before 1970"))?;
+        let metadata = metadata(request)?;
+        let detached = metavalue::dict(&request.detached)?;
         let contents = self.export(tree, target)?;
         // An object of its own: a transaction belongs to one.
         let repo = target.handle.open()?;
         let transaction = repo
             .auto_transaction(gio::Cancellable::NONE)
             .map_err(storage)?;
-        let mut writer = TreeWriter::new(&repo);
+        let mut writer = TreeWriter::new(Some(&repo));
         let root = writer.write(&tree.root)?;
-        let about = (meta.subject.as_str(), meta.parent.as_deref());
-        let checksum = write_commit(&repo, root, meta.timestamp, &metadata, about)?;
-        finish(&repo, &checksum, &detached, meta)?;
-        let content_checksum = content_checksum(&repo, &checksum)?;
+        let about = (request.subject.as_str(), request.parent.as_deref());
+        let checksum = write_commit(&repo, root, time, &metadata, about)?;
+        finish(&repo, &checksum, &detached, request)?;
         let stats = CommitStats {
             n_metadata_total: writer.stats.n_metadata_total + 1,
             n_metadata_written: writer.stats.n_metadata_written + 1,
@@ -96,9 +93,18 @@ impl CacheRepo {
             .map_err(storage)?;
         Ok(CommitResult {
             checksum,
-            content_checksum,
+            content_checksum: root.content_checksum(),
             stats,
         })
+    }
+
+    /// The content checksum that a commit of `tree` has; nothing is written.
+    ///
+    /// # Errors
+    /// When the tree has names that a commit can't have.
+    pub fn content_checksum(&self, tree: &Tree) -> Result<String> {
+        let root = TreeWriter::new(None).write(&tree.root)?;
+        Ok(root.content_checksum())
     }
 
     /// Puts the contents of `tree` into `target`, as hard links where possible.
@@ -235,27 +241,29 @@ fn copy(to: &Repo, from: &Repo, checksum: &Sha256Digest, trusted: bool) -> Resul
     Ok(true)
 }
 
-/// Adds what stands beside the commit and notes the ref to move.
-fn finish(repo: &Repo, checksum: &str, detached: &Variant, meta: &CommitMeta) -> Result<()> {
+/// Adds what stands beside the commit.
+fn finish(repo: &Repo, checksum: &str, detached: &Variant, request: &CommitRequest) -> Result<()> {
     let none = gio::Cancellable::NONE;
-    if !meta.detached.is_empty() {
+    if !request.detached.is_empty() {
         repo.write_commit_detached_metadata(checksum, Some(detached), none)
             .map_err(storage)?;
     }
-    if let Some(key) = &meta.gpg_key {
-        repo.sign_commit(checksum, key, meta.gpg_homedir.as_deref(), none)
+    if let Some(key) = &request.gpg_key {
+        repo.sign_commit(checksum, key, None, none)
             .map_err(storage)
             .with_context(|| format!("signing with key {}", quote(key)))?;
-    }
-    if let Some(name) = &meta.ref_name {
-        repo.transaction_set_ref(None, name, Some(checksum));
     }
     Ok(())
 }
 
-fn content_checksum(repo: &Repo, checksum: &str) -> Result<String> {
-    let (commit, _) = repo.load_commit(checksum).map_err(storage)?;
-    let sum = ostree::commit_get_content_checksum(&commit)
-        .context("the commit has no content checksum")?;
-    Ok(sum.into())
+fn metadata(request: &CommitRequest) -> Result<Variant> {
+    let mut metadata = request.metadata.clone();
+    if let Some(name) = &request.ref_binding {
+        ostree::validate_rev(name).map_err(storage)?;
+        metadata.insert(
+            "ostree.ref-binding".to_owned(),
+            MetaValue::Strings(vec![name.clone()]),
+        );
+    }
+    metavalue::dict(&metadata)
 }

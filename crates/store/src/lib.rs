@@ -52,7 +52,7 @@ mod xattr;
 
 pub use cache::CacheRepo;
 pub use checkout::set_directory_times;
-pub use commit::{CommitMeta, CommitResult};
+pub use commit::{CommitRequest, CommitResult};
 pub use content::ContentDir;
 pub use damage::DamagedObject;
 pub use import::{ImportRequest, Imported};

@@ -10,7 +10,7 @@ use ostree::glib::{Variant, VariantDict};
 use ostree::{ObjectType, Repo, gio};
 
 use crate::error::storage;
-use crate::treewriter::{MAX_DEPTH, require_name};
+use crate::treewriter::{DirSums, MAX_DEPTH, require_name};
 
 /// No commit has more nodes than this; small objects could stand for any number of them.
 const MAX_NODES: usize = 10_000_000;
@@ -20,6 +20,8 @@ const MAX_NODES: usize = 10_000_000;
 pub struct CommitTree {
     /// Checksum of the commit.
     pub checksum: String,
+    /// Checksum of what is in it, the same for two commits of one tree.
+    pub content_checksum: String,
     /// What is in it.
     pub tree: Tree,
     /// When it was made, in seconds since 1970.
@@ -79,6 +81,11 @@ pub(crate) fn load_commit(repo: &Repo, checksum: &str) -> Result<CommitTree> {
         .with_context(|| format!("reading the tree of commit {checksum}"))?;
     Ok(CommitTree {
         checksum: checksum.to_owned(),
+        content_checksum: DirSums {
+            contents: sum(6)?,
+            meta: sum(7)?,
+        }
+        .content_checksum(),
         tree: Tree { root },
         timestamp: ostree::commit_get_timestamp(&commit),
         parent: ostree::commit_get_parent(&commit).map(Into::into),

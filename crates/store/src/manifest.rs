@@ -88,7 +88,7 @@ impl CacheRepo {
         root.entries
             .insert(MANIFEST_NAME.to_owned(), Node::File(manifest));
         let repo = self.repo()?;
-        let mut writer = TreeWriter::new(&repo);
+        let mut writer = TreeWriter::new(Some(&repo));
         let sums = writer.write_with(&root, "data", &cached.tree.root)?;
         let metadata = metavalue::dict(&metadata)?;
         let commit = write_commit(&repo, sums, cached.time, &metadata, (cached.name, None))?;

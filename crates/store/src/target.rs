@@ -120,11 +120,11 @@ impl TargetRepo {
         Ok(there.then(|| checksum.into()))
     }
 
-    /// Points a ref to a commit, or deletes it.
+    /// Points a ref to a commit of this repository, in one step.
     ///
     /// # Errors
     /// When `name` is no valid ref or the repository can't be written.
-    pub fn set_ref(&self, name: &str, checksum: Option<&str>) -> Result<()> {
+    pub fn set_ref(&self, name: &str, checksum: &str) -> Result<()> {
         let context = || {
             format!(
                 "setting ref '{}' in repository '{}'",
@@ -135,8 +135,18 @@ impl TargetRepo {
         ostree::validate_rev(name)
             .map_err(storage)
             .with_context(context)?;
-        self.repo()?
-            .set_ref_immediate(None, name, checksum, gio::Cancellable::NONE)
+        ostree::validate_checksum_string(checksum)
+            .map_err(storage)
+            .with_context(context)?;
+        let repo = self.repo()?;
+        let none = gio::Cancellable::NONE;
+        if !repo
+            .has_object(ObjectType::Commit, checksum, none)
+            .map_err(storage)?
+        {
+            return Err(storage(format!("there is no commit {checksum}"))).with_context(context);
+        }
+        repo.set_ref_immediate(None, name, Some(checksum), none)
             .map_err(storage)
             .with_context(context)
     }

@@ -25,9 +25,18 @@ pub(crate) struct DirSums {
     pub(crate) meta: Sha256Digest,
 }
 
+impl DirSums {
+    /// The checksum that stands for a whole tree with this root, as libostree computes it.
+    pub(crate) fn content_checksum(&self) -> String {
+        let sums = [*self.contents.as_bytes(), *self.meta.as_bytes()].concat();
+        object::sha256(&sums).to_string()
+    }
+}
+
 /// Writes directories bottom-up, each object once.
 pub(crate) struct TreeWriter<'r> {
-    repo: &'r Repo,
+    /// `None` to compute checksums only.
+    repo: Option<&'r Repo>,
     metas: HashMap<Meta, Sha256Digest>,
     done: HashSet<Sha256Digest>,
     /// How many objects there were, and how many were new.
@@ -35,7 +44,7 @@ pub(crate) struct TreeWriter<'r> {
 }
 
 impl<'r> TreeWriter<'r> {
-    pub(crate) fn new(repo: &'r Repo) -> Self {
+    pub(crate) fn new(repo: Option<&'r Repo>) -> Self {
         Self {
             repo,
             metas: HashMap::new(),
@@ -114,11 +123,13 @@ impl<'r> TreeWriter<'r> {
             return Ok(checksum);
         }
         self.stats.n_metadata_total += 1;
+        let Some(repo) = self.repo else {
+            return Ok(checksum);
+        };
         let name = checksum.to_string();
         let none = gio::Cancellable::NONE;
-        if !self.repo.has_object(kind, &name, none).map_err(storage)? {
-            self.repo
-                .write_metadata_trusted(kind, &name, object, none)
+        if !repo.has_object(kind, &name, none).map_err(storage)? {
+            repo.write_metadata_trusted(kind, &name, object, none)
                 .map_err(storage)?;
             self.stats.n_metadata_written += 1;
         }

@@ -14,7 +14,11 @@ proptest! {
         let fixture = Fixture::new();
         let tree = fixture.build(&specs);
         fixture.cache.checkout(&tree, &fixture.path("out")).unwrap();
-        prop_assert_eq!(fixture.cache.scan_dir(&fixture.path("out")).unwrap(), tree);
+        prop_assert_eq!(fixture.cache.scan_dir(&fixture.path("out")).unwrap(), tree.clone());
+        fixture.cache.checkout_copy(&tree, &fixture.path("copy")).unwrap();
+        prop_assert_eq!(fixture.cache.scan_dir(&fixture.path("copy")).unwrap(), tree);
+        let linked = run("find", &[fixture.path("copy").as_str(), "-type", "f", "-links", "+1"]);
+        prop_assert_eq!(linked, "");
     }
 }
 

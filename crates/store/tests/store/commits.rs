@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use apt_ostree_model::{ContentReader as _, Tree};
-use apt_ostree_store::{CacheRepo, CommitMeta, MetaValue, TargetRepo};
+use apt_ostree_store::{CacheRepo, CommitRequest, MetaValue, TargetRepo};
 use proptest::prelude::*;
 
 use crate::support::{Fixture, fsck, run, specs};
@@ -17,7 +17,7 @@ proptest! {
         let path = fixture.path("target");
         run("ostree", &["init", &format!("--mode={mode}"), &format!("--repo={path}")]);
         let target = TargetRepo::open_or_create(&path).unwrap();
-        let result = fixture.cache.commit(&tree, &CommitMeta::default(), &target).unwrap();
+        let result = fixture.cache.commit(&tree, &CommitRequest::default(), &target).unwrap();
         let loaded = target.load_commit(&result.checksum).unwrap();
         prop_assert_eq!(&loaded.tree, &tree);
         for (path, node) in tree.walk() {
@@ -29,8 +29,8 @@ proptest! {
     }
 }
 
-fn meta() -> CommitMeta {
-    CommitMeta {
+fn meta() -> CommitRequest {
+    CommitRequest {
         subject: "test".to_owned(),
         timestamp: 1_700_000_000,
         metadata: BTreeMap::from([
@@ -42,8 +42,8 @@ fn meta() -> CommitMeta {
             ("zz".to_owned(), MetaValue::Strings(vec!["x".to_owned()])),
         ]),
         detached: BTreeMap::from([("note".to_owned(), MetaValue::Bool(true))]),
-        ref_name: Some("debian/test".to_owned()),
-        ..CommitMeta::default()
+        ref_binding: Some("debian/test".to_owned()),
+        ..CommitRequest::default()
     }
 }
 
@@ -74,7 +74,13 @@ fn commits_are_reproducible_and_name_their_facts() {
         (&first.checksum, &first.content_checksum),
         (&again.checksum, &again.content_checksum)
     );
+    assert_eq!(
+        fixture.cache.content_checksum(&tree).unwrap(),
+        first.content_checksum
+    );
     assert_eq!(first.stats.n_content_written, 3);
+    assert_eq!(target.resolve_ref("debian/test").unwrap(), None);
+    target.set_ref("debian/test", &first.checksum).unwrap();
     assert_eq!(
         target.resolve_ref("debian/test").unwrap().as_ref(),
         Some(&first.checksum)
@@ -93,6 +99,11 @@ fn commits_are_reproducible_and_name_their_facts() {
             commit.parent.as_deref()
         ),
         (1_700_000_000, "test", None)
+    );
+    assert_eq!(commit.content_checksum, first.content_checksum);
+    assert_eq!(
+        commit.strings("ostree.ref-binding").unwrap(),
+        ["debian/test"]
     );
     assert_eq!(commit.string("version").as_deref(), Some("1"));
     assert_eq!(commit.package_list("list").unwrap()[0][4], "all");
@@ -117,7 +128,7 @@ fn a_second_commit_writes_only_what_is_new() {
     let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
     let first = fixture.cache.commit(&tree, &meta(), &target).unwrap();
     fixture.put(&mut tree, "usr/bin/new", 0o755, "more");
-    let second = CommitMeta {
+    let second = CommitRequest {
         parent: Some(first.checksum.clone()),
         ..meta()
     };
@@ -139,14 +150,14 @@ fn ostree_checks_out_what_was_committed() {
     let fixture = Fixture::new();
     let tree = sample(&fixture);
     let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
-    fixture.cache.commit(&tree, &meta(), &target).unwrap();
+    let result = fixture.cache.commit(&tree, &meta(), &target).unwrap();
     let repo = format!("--repo={}", target.path());
     run(
         "ostree",
         &[
             "checkout",
             &repo,
-            "debian/test",
+            &result.checksum,
             fixture.path("out").as_str(),
         ],
     );
@@ -154,25 +165,104 @@ fn ostree_checks_out_what_was_committed() {
 }
 
 #[test]
-fn a_ref_moves_only_with_a_whole_commit() {
+fn a_ref_moves_only_to_a_whole_commit() {
     let fixture = Fixture::new();
     let mut tree = sample(&fixture);
     let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
     let first = fixture.cache.commit(&tree, &meta(), &target).unwrap();
+    target.set_ref("debian/test", &first.checksum).unwrap();
     fixture.put(&mut tree, "usr/bin/new", 0o755, "more");
-    let unsigned = CommitMeta {
+    let unsigned = CommitRequest {
         gpg_key: Some("no such key".to_owned()),
         ..meta()
     };
     assert!(fixture.cache.commit(&tree, &unsigned, &target).is_err());
+    for bad in ["0", "garbage"] {
+        assert!(
+            target.set_ref("debian/test", &bad.repeat(64)).is_err(),
+            "{bad}"
+        );
+    }
+    assert!(target.set_ref("../x", &first.checksum).is_err());
     assert_eq!(
         target.resolve_ref("debian/test").unwrap(),
         Some(first.checksum)
     );
     fsck(target.path());
-    target.set_ref("debian/test", None).unwrap();
-    assert_eq!(target.resolve_ref("debian/test").unwrap(), None);
-    assert!(target.set_ref("../x", Some(&"0".repeat(64))).is_err());
+}
+
+/// Signs a commit; run as a process of its own, with a key ring, by the test below.
+#[test]
+fn sign_in_a_child_process() {
+    let Ok(repo) = std::env::var("STORE_TEST_SIGN") else {
+        return;
+    };
+    let fixture = Fixture::new();
+    let target = TargetRepo::open_or_create(camino::Utf8Path::new(&repo)).unwrap();
+    let request = CommitRequest {
+        gpg_key: Some("test@example.org".to_owned()),
+        ..meta()
+    };
+    let result = fixture
+        .cache
+        .commit(&sample(&fixture), &request, &target)
+        .unwrap();
+    target.set_ref("debian/test", &result.checksum).unwrap();
+}
+
+#[test]
+fn commits_are_signed() {
+    let fixture = Fixture::new();
+    let home = fixture.path("gnupg");
+    std::fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(0), Some(0)).unwrap();
+    std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let gpg = [
+        "--homedir",
+        home.as_str(),
+        "--batch",
+        "--passphrase",
+        "",
+        "--quick-gen-key",
+        "test@example.org",
+        "rsa2048",
+    ];
+    run("gpg", &gpg);
+    // libostree reads key rings by their suffix.
+    let keys = fixture.path("keys");
+    std::fs::create_dir(&keys).unwrap();
+    run(
+        "gpg",
+        &[
+            "--homedir",
+            home.as_str(),
+            "--output",
+            keys.join("test.gpg").as_str(),
+            "--export",
+        ],
+    );
+    let repo = fixture.path("target");
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "commits::sign_in_a_child_process"])
+        .env("GNUPGHOME", home.as_str())
+        .env("STORE_TEST_SIGN", repo.as_str())
+        .stdout(std::process::Stdio::null())
+        .status();
+    let shown = run(
+        "ostree",
+        &[
+            "show",
+            &format!("--repo={repo}"),
+            &format!("--gpg-homedir={keys}"),
+            "debian/test",
+        ],
+    );
+    run("gpgconf", &["--homedir", home.as_str(), "--kill", "all"]);
+    assert!(status.unwrap().success());
+    assert!(
+        shown.contains("Found 1 signature") && shown.contains("Good signature"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -2,10 +2,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use apt_ostree_model::{ContentReader as _, ContentWriter as _, ErrorKind, Kinded, Meta, Tree};
-use apt_ostree_store::{CommitMeta, DamagedObject, TargetRepo};
+use apt_ostree_store::{CommitRequest, DamagedObject, TargetRepo};
 use camino::Utf8Path;
 
-use crate::support::Fixture;
+use crate::support::{Fixture, run};
 
 type Damage = fn(&Utf8Path);
 
@@ -89,16 +89,17 @@ fn damaged_objects_are_never_committed() {
     for (name, kind) in KINDS {
         let (fixture, tree) = damaged(kind);
         let target = TargetRepo::open_or_create(&fixture.path("target")).unwrap();
-        let meta = CommitMeta {
-            ref_name: Some("x".to_owned()),
-            ..CommitMeta::default()
-        };
+        let meta = CommitRequest::default();
         let error = fixture.cache.commit(&tree, &meta, &target).unwrap_err();
         assert!(
             error.downcast_ref::<DamagedObject>().is_some(),
             "{name}: {error:#}"
         );
-        assert_eq!(target.resolve_ref("x").unwrap(), None, "{name}");
+        let objects = run(
+            "find",
+            &[target.path().join("objects").as_str(), "-type", "f"],
+        );
+        assert!(!objects.contains(".commit"), "{name}: {objects}");
     }
 }
 

@@ -242,6 +242,7 @@ fn a_damaged_package_is_imported_again() {
 }
 
 /// Downloads real packages; `None`, loudly, when that is impossible.
+#[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
 fn download(dir: &Utf8Path) -> Option<Vec<ImportRequest>> {
     fs::create_dir(dir).unwrap();
     let status = Command::new("apt-get")
