@@ -200,7 +200,7 @@ fn commit_metadata(view: View<'_>) -> Result<BTreeMap<String, serde_json::Value>
         let clashes = |reserved: &str| {
             name == reserved || reserved.ends_with('.') && name.starts_with(reserved)
         };
-        if RESERVED_KEYS.iter().any(|r| clashes(&r)) && !FREE_KEYS.contains(&name) {
+        if RESERVED_KEYS.iter().any(|r| clashes(r)) && !FREE_KEYS.contains(&name) {
             let message = format!("metadata key '{}' is reserved", crate::error::escape(name));
             return Err(key.mark.error(message));
         }
@@ -274,7 +274,9 @@ fn version(view: View<'_>) -> Result<VersionSpec, TreefileError> {
             match (characters.next(), characters.next()) {
                 (Some(c), None) if c.is_ascii_graphic() => Some(c),
                 _ => {
-                    return Err(node.error("'automatic-version-suffix' must be one ASCII character"));
+                    return Err(
+                        node.error("'automatic-version-suffix' must be one ASCII character")
+                    );
                 }
             }
         }

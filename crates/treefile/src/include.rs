@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 50;
 /// Most treefiles read for one compose.
 const MAX_FILES: usize = 1000;
 /// Most bytes in all of them.
-const MAX_TOTAL: usize = 2 * yaml::MAX_BYTES;
+const MAX_TOTAL: usize = 4 * yaml::MAX_BYTES;
 /// Debian 13: the suite when nothing names one.
 pub(crate) const DEFAULT_SUITE: &str = "trixie";
 

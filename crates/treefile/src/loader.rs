@@ -6,10 +6,10 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 
 /// Largest file whose content is read.
-const MAX_BYTES: u64 = crate::yaml::MAX_BYTES as u64;
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Most `*.sources` files looked at in one directory.
 const MAX_LISTED: usize = 1000;
 
@@ -307,20 +307,22 @@ impl MemoryLoader {
         self
     }
 
-    fn resolve(&self, base: &Utf8Path, path: &Utf8Path) -> Result<Utf8PathBuf, LoadError> {
+    fn resolve(base: &Utf8Path, path: &Utf8Path) -> Result<Utf8PathBuf, LoadError> {
         if path.is_absolute() {
             return Err(LoadError::Absolute(escaped(path)));
         }
         let mut resolved = base.to_owned();
         for part in path.components() {
-            match part {
-                camino::Utf8Component::ParentDir => {
-                    if !resolved.pop() {
-                        return Err(LoadError::Outside(escaped(path)));
-                    }
+            let inside = match part {
+                Utf8Component::ParentDir => resolved.pop(),
+                Utf8Component::Normal(name) => {
+                    resolved.push(name);
+                    true
                 }
-                camino::Utf8Component::Normal(name) => resolved.push(name),
-                _ => {}
+                _ => true,
+            };
+            if !inside {
+                return Err(LoadError::Outside(escaped(path)));
             }
         }
         Ok(resolved)
@@ -333,7 +335,7 @@ impl Loader for MemoryLoader {
     }
 
     fn open(&self, base: &Utf8Path, path: &Utf8Path) -> Result<LoadedFile, LoadError> {
-        let path = self.resolve(base, path)?;
+        let path = Self::resolve(base, path)?;
         let Some(data) = self.files.get(&path) else {
             return Err(LoadError::NotFound(escaped(&path)));
         };
@@ -351,7 +353,7 @@ impl Loader for MemoryLoader {
         path: &Utf8Path,
         kind: FileKind,
     ) -> Result<Utf8PathBuf, LoadError> {
-        let path = self.resolve(base, path)?;
+        let path = Self::resolve(base, path)?;
         let found = match kind {
             FileKind::File => self.files.contains_key(&path),
             FileKind::Directory => self

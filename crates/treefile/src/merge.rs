@@ -34,7 +34,7 @@ pub(crate) fn normalize(document: &Node, arch: &str) -> Result<Fields, TreefileE
             _ if value.is_null() || field.merge == Merge::Local => {}
             "packages" | "bootstrap-packages" => add_packages(&mut fields, value, true)?,
             "exclude-packages" => {
-                append(&mut fields, "exclude-packages", split_names(value)?, value)
+                append(&mut fields, "exclude-packages", split_names(value)?, value);
             }
             name @ ("repos" | "lockfile-repos") => {
                 refuse_twins(value)?;

@@ -227,7 +227,8 @@ fn number(text: &str) -> Resolved {
     let numeric = digits
         .bytes()
         .all(|b| b.is_ascii_digit() || b".eE+-".contains(&b));
-    if whole.is_empty() || leading_zero || !numeric {
+    let starts_with_digit = whole.starts_with(|c: char| c.is_ascii_digit());
+    if !starts_with_digit || leading_zero || !numeric {
         return Resolved::Text;
     }
     if let Ok(value) = text.parse::<i64>() {

@@ -21,7 +21,7 @@ pub(crate) fn split(entry: &str) -> Result<Vec<&str>, String> {
             names.extend(part.split_whitespace());
         }
     }
-    if entry.split('\'').count() % 2 == 0 {
+    if entry.split('\'').count().is_multiple_of(2) {
         return Err(format!("'{}' has no closing quote", escape(entry)));
     }
     if names.is_empty() {
@@ -303,10 +303,10 @@ mod tests {
     fn a_plain_name_gives_way_to_an_exact_one() {
         let mut requests = Vec::new();
         let mut names = BTreeMap::new();
-        for text in ["b=1", "a", "a=2", "a", "b=1"] {
+        for text in ["bb=1", "aa", "aa=2", "aa", "bb=1"] {
             add(&mut requests, &mut names, parse(text).unwrap()).unwrap();
         }
-        assert_eq!(requests, [parse("b=1").unwrap(), parse("a=2").unwrap()]);
-        assert!(add(&mut requests, &mut names, parse("a=3").unwrap()).is_err());
+        assert_eq!(requests, [parse("bb=1").unwrap(), parse("aa=2").unwrap()]);
+        assert!(add(&mut requests, &mut names, parse("aa=3").unwrap()).is_err());
     }
 }

@@ -154,15 +154,23 @@ fn shape_name(shape: &Shape) -> String {
         Shape::Choice(words) => format!("one of {}", code_list(words.iter().copied())),
         Shape::Scalar => "boolean, whole number or text".to_owned(),
         Shape::Any => "anything".to_owned(),
-        Shape::List(inner) => format!("list of: {}", shape_name(inner)),
-        Shape::Pair(inner) => format!("list of two: {}", shape_name(inner)),
-        Shape::Map(inner) => format!("map to: {}", shape_name(inner)),
+        Shape::List(inner) => format!("list of {}", inner_name(inner)),
+        Shape::Pair(inner) => format!("list of two {}", inner_name(inner)),
+        Shape::Map(inner) => format!("map of names to {}", inner_name(inner)),
         Shape::Record(_) => "map".to_owned(),
         Shape::Treefile => "treefile".to_owned(),
         Shape::Either(Either { scalar, list, map }) => {
             let shapes = [scalar, list, map].into_iter().flatten();
-            shapes.map(shape_name).collect::<Vec<_>>().join("; or ")
+            shapes.map(shape_name).collect::<Vec<_>>().join(", or ")
         }
+    }
+}
+
+/// A choice inside of something else, in brackets.
+fn inner_name(shape: &Shape) -> String {
+    match shape {
+        Shape::Either(_) => format!("({})", shape_name(shape)),
+        _ => shape_name(shape),
     }
 }
 

@@ -16,8 +16,9 @@ use crate::node::{Key, Mark, Node, Scalar, Source, Value};
 const MAX_DEPTH: usize = 64;
 /// Most values in one file, aliases expanded.
 const MAX_NODES: usize = 200_000;
-/// Longest treefile in bytes.
-pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Longest treefile in bytes: the library keeps all tokens of a `{...}` in memory, some 170 bytes
+/// for each byte of text.
+pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 
 /// Parses one YAML document; with `json`, the text must also be JSON.
 pub(crate) fn parse(data: &[u8], source: &Arc<Source>, json: bool) -> Result<Node, TreefileError> {

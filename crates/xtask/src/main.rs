@@ -1,10 +1,12 @@
-//! Makes what is derived from the sources: man pages, completions, the docs book.
+//! Makes what is derived from the sources: man pages, completions, the docs book, the treefile
+//! reference and schema.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod book;
 mod completions;
 mod man;
+mod treefile_docs;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,9 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: xtask dist DIR    write man pages and completions to DIR
        xtask book DIR    write the docs book as HTML to DIR
+       xtask generate    write the treefile reference and its JSON schema again
+       xtask generate --check
+                         fail when they differ from what would be written
 ";
 
 fn main() -> ExitCode {
@@ -33,6 +38,8 @@ fn run(args: &[&str]) -> Result<()> {
     match args {
         ["dist", dir] => dist(Path::new(dir)),
         ["book", dir] => book::write(&top().join("docs/src"), Path::new(dir)),
+        ["generate"] => treefile_docs::write(&top()),
+        ["generate", "--check"] => treefile_docs::check(&top()),
         _ => bail!("{USAGE}"),
     }
 }

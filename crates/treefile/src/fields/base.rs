@@ -63,7 +63,7 @@ const INCLUDES: &[Field] = section![Includes:
         "variables",
         Shape::Map(&Shape::Scalar),
         "none",
-        "Names and their boolean, number or text, for `${name}` and conditions. The including file's value wins, and `--variable` over all.",
+        "Names and their boolean, number or text, for `${name}` and conditions. The including file's value wins, and `--var` over all.",
     )
     .merge(Merge::Local),
     Field::new(
