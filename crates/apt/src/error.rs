@@ -36,7 +36,9 @@ pub(crate) fn drain() -> (Vec<String>, Vec<String>) {
 
 /// Splits into errors and warnings, each one cleaned line.
 pub(crate) fn split(errors: &rust_apt::error::AptErrors) -> (Vec<String>, Vec<String>) {
-    let text = |error: &rust_apt::error::AptError| clean(error.msg.trim());
+    // What follows the first line repeats it in numbers.
+    let line = |text: &str| clean(text.trim().lines().next().unwrap_or("").trim_end());
+    let text = |error: &rust_apt::error::AptError| line(&error.msg);
     let (bad, mild): (Vec<_>, Vec<_>) = errors.iter().partition(|error| error.is_error);
     (
         bad.into_iter().map(text).collect(),

@@ -14,6 +14,8 @@ use crate::files;
 use crate::release::Release;
 use crate::sources::{Source, Sources};
 
+/// How often indices that contradict each other are fetched.
+const REFRESH_TRIES: u32 = 3;
 /// Archives are a few hundred kilobytes at most.
 const RELEASE_LIMIT: u64 = 64 * 1024 * 1024;
 
@@ -92,7 +94,7 @@ pub(crate) fn update(
             layout.sources()
         };
         set("Dir::Etc::sourcelist", file.as_str());
-        let result = run(layout, sources, reporter);
+        let result = run_patiently(layout, sources, reporter);
         set("Dir::Etc::sourcelist", layout.sources().as_str());
         result?;
     }
@@ -162,6 +164,26 @@ fn sweep(layout: &Layout, sources: &Sources) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A mirror that is being updated can be inconsistent for a moment.
+fn run_patiently(layout: &Layout, sources: &Sources, reporter: &dyn Reporter) -> Result<()> {
+    let mut tries = 1;
+    loop {
+        let error = match run(layout, sources, reporter) {
+            Err(error) if tries < REFRESH_TRIES => error,
+            result => return result,
+        };
+        let text = error.to_string();
+        if !["Mirror sync in progress", "Hash Sum mismatch"]
+            .iter()
+            .any(|word| text.contains(word))
+        {
+            return Err(error);
+        }
+        reporter.detail(format!("trying again: {text}"));
+        tries += 1;
+    }
 }
 
 /// Lets libapt refresh; its warnings about trust are errors.
