@@ -39,6 +39,8 @@ mod real_tests;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod treefile_tests;
 
 use anyhow::Result;
 use apt_ostree_model::{ContentReader, ContentWriter, File, ImportedPackage, Tree};

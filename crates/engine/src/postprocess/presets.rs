@@ -34,7 +34,8 @@ fn disabled_units(
     content: &(impl ContentReader + ?Sized),
 ) -> Result<BTreeSet<String>> {
     let enabled = enabled_units(tree);
-    let mut disabled = BTreeSet::new();
+    let mut disabled = linked_units(tree);
+    disabled.retain(|name| !enabled.contains(name));
     for (name, path) in unit_files(tree) {
         let Some((stem, instance, kind)) = split_unit(&name) else {
             continue;
@@ -72,6 +73,21 @@ fn unit_files(tree: &Tree) -> BTreeMap<String, String> {
         }
     }
     files
+}
+
+/// Units whose file is a link to elsewhere in /usr (those of dracut): a preset would link them
+/// into /etc, whether they have an `[Install]` section or not.
+fn linked_units(tree: &Tree) -> BTreeSet<String> {
+    const DIR: &str = "usr/lib/systemd/system";
+    let entries = tree.dir(DIR).into_iter().flat_map(|d| &d.entries);
+    let links = entries.filter(|(name, node)| {
+        let is_unit = node.as_symlink().is_some() && split_unit(name).is_some();
+        is_unit
+            && tree.resolve(&format!("{DIR}/{name}")).is_some_and(|real| {
+                tree.file(&real).is_some() && !real.contains("/systemd/system/")
+            })
+    });
+    links.map(|(name, _)| name.clone()).collect()
 }
 
 /// Names and templates of units that links in /etc enable.

@@ -252,6 +252,7 @@ fn boots_with_var(sample: &Sample, scratch: &Path) {
     )
     .unwrap();
     run(&root, &["systemd-sysusers", "--dry-run"]);
+    first_boot_enables_nothing(&root);
     let output = run(&root, &["systemd-tmpfiles", "--create", "--prefix=/var"]);
     let bad = output
         .lines()
@@ -271,6 +272,27 @@ fn boots_with_var(sample: &Sample, scratch: &Path) {
             assert_eq!((meta.uid(), meta.gid()), node.owner(), "{path}");
         }
     }
+}
+
+/// Does what PID 1 does on a first boot, and compares the links that enable units.
+fn first_boot_enables_nothing(root: &Path) {
+    let list = ["find", "/etc/systemd", "-type", "l"];
+    let links = || {
+        let mut links: Vec<String> = run(root, &list).lines().map(str::to_owned).collect();
+        links.sort();
+        links
+    };
+    let before = links();
+    run(
+        root,
+        &[
+            "systemctl",
+            "--root=/",
+            "preset-all",
+            "--preset-mode=enable-only",
+        ],
+    );
+    assert_eq!(links(), before);
 }
 
 const BASE: &str = "systemd,dbus,openssh-server,sudo,apt,adduser,man-db";

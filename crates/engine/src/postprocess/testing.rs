@@ -230,3 +230,11 @@ pub(crate) fn target<'t>(tree: &'t Tree, path: &str) -> &'t str {
     let link = tree.get(path).and_then(Node::as_symlink);
     &link.unwrap_or_else(|| panic!("no link '{path}'")).target
 }
+
+/// The error with a kind in a chain.
+pub(crate) fn kinded(error: &anyhow::Error) -> &apt_ostree_model::Kinded {
+    error
+        .chain()
+        .find_map(|e| e.downcast_ref::<apt_ostree_model::Kinded>())
+        .unwrap()
+}
