@@ -72,12 +72,12 @@ impl CacheRepo {
             .map_err(|_| invalid_input("the commit's time is before 1970"))?;
         let metadata = metadata(request)?;
         let detached = metavalue::dict(&request.detached)?;
-        let contents = self.export(tree, target)?;
         // An object of its own: a transaction belongs to one.
         let repo = target.handle.open()?;
         let transaction = repo
             .auto_transaction(gio::Cancellable::NONE)
             .map_err(storage)?;
+        let contents = self.export(tree, target, &repo)?;
         let mut writer = TreeWriter::new(Some(&repo));
         let root = writer.write(&tree.root)?;
         let about = (request.subject.as_str(), request.parent.as_deref());
@@ -107,8 +107,9 @@ impl CacheRepo {
         Ok(root.content_checksum())
     }
 
-    /// Puts the contents of `tree` into `target`, as hard links where possible.
-    fn export(&self, tree: &Tree, target: &TargetRepo) -> Result<CommitStats> {
+    /// Puts the contents of `tree` into `target`, as hard links where possible. `repo` is the
+    /// target with an open transaction; more threads have transactions of their own.
+    fn export(&self, tree: &Tree, target: &TargetRepo, repo: &Repo) -> Result<CommitStats> {
         let nodes: BTreeMap<Sha256Digest, &Node> = tree
             .walk()
             .filter_map(|(_, node)| Some((checksum(node)?, node)))
@@ -129,8 +130,10 @@ impl CacheRepo {
             stats: Mutex::default(),
         };
         let results: Vec<Result<()>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(|| export.run())).collect();
-            let mut results = vec![export.run()];
+            let workers: Vec<_> = (1..threads)
+                .map(|_| scope.spawn(|| export.run_alone()))
+                .collect();
+            let mut results = vec![export.run(repo)];
             results.extend(
                 workers
                     .into_iter()
@@ -177,10 +180,17 @@ struct Export<'e> {
 }
 
 impl Export<'_> {
-    fn run(&self) -> Result<()> {
+    fn run_alone(&self) -> Result<()> {
         let none = gio::Cancellable::NONE;
-        let (from, repo) = (self.cache.repo()?, self.target.handle.open()?);
+        let repo = self.target.handle.open()?;
         let transaction = repo.auto_transaction(none).map_err(storage)?;
+        self.run(&repo)?;
+        transaction.commit(none).map_err(storage)?;
+        Ok(())
+    }
+
+    fn run(&self, repo: &Repo) -> Result<()> {
+        let from = self.cache.repo()?;
         let mut stats = CommitStats::default();
         loop {
             let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
@@ -191,13 +201,12 @@ impl Export<'_> {
                 self.require(node)?;
                 stats.n_content_total += 1;
                 stats.n_cache_hits += 1;
-                if copy(&repo, &from, checksum, true)? {
+                if copy(repo, &from, checksum, true)? {
                     stats.n_content_written += 1;
                     stats.content_bytes_written += node.as_file().map_or(0, |f| f.size);
                 }
             }
         }
-        transaction.commit(none).map_err(storage)?;
         let mut total = self
             .stats
             .lock()

@@ -1,15 +1,16 @@
 //! Reading content objects straight from a `bare` repository.
 
-use std::fs::File;
+use std::fs::File as DiskFile;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use apt_ostree_model::{ContentReader, Meta, Sha256Digest};
+use apt_ostree_model::{ContentReader, File, Meta, Node, Sha256Digest, Symlink};
 use camino::Utf8Path;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::object;
+use crate::xattr;
 
 /// The `objects` directory of a `bare` repository.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl ContentDir {
     }
 
     /// Compares a symbolic link's object with what it must be.
-    pub(crate) fn look_at_symlink(&self, link: &apt_ostree_model::Symlink) -> io::Result<Looks> {
+    pub(crate) fn look_at_symlink(&self, link: &Symlink) -> io::Result<Looks> {
         let Some(stat) = self.stat(&link.checksum)? else {
             return Ok(Looks::Missing);
         };
@@ -82,6 +83,45 @@ impl ContentDir {
         }
     }
 
+    /// What an object's file says of itself.
+    pub(crate) fn read_node(&self, checksum: &Sha256Digest) -> io::Result<Node> {
+        let stat = self
+            .stat(checksum)?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let (uid, gid, checksum) = (stat.st_uid, stat.st_gid, *checksum);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {
+                let target =
+                    rustix::fs::readlinkat(&self.dir, object::content_path(&checksum), Vec::new())?;
+                let target = target
+                    .into_string()
+                    .map_err(|_| io::Error::other("its target is not UTF-8"))?;
+                Ok(Node::Symlink(Symlink {
+                    target,
+                    uid,
+                    gid,
+                    checksum,
+                }))
+            }
+            FileType::RegularFile => {
+                let xattrs = xattr::read(self.open(&checksum)?.as_fd(), |_| true)?;
+                let meta = Meta {
+                    mode: stat.st_mode & 0o7777,
+                    uid,
+                    gid,
+                    xattrs,
+                };
+                let size = u64::try_from(stat.st_size).unwrap_or_default();
+                Ok(Node::File(File {
+                    meta,
+                    size,
+                    checksum,
+                }))
+            }
+            _ => Err(io::Error::other("it is neither a file nor a link")),
+        }
+    }
+
     /// Deletes an object; it may be missing.
     pub(crate) fn delete(&self, checksum: &Sha256Digest) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.dir, object::content_path(checksum), AtFlags::empty()) {
@@ -92,11 +132,11 @@ impl ContentDir {
 }
 
 impl ContentReader for ContentDir {
-    fn open(&self, checksum: &Sha256Digest) -> io::Result<File> {
+    fn open(&self, checksum: &Sha256Digest) -> io::Result<DiskFile> {
         let path = object::content_path(checksum);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.dir, path, flags, Mode::empty()) {
-            Ok(fd) => Ok(File::from(fd)),
+            Ok(fd) => Ok(DiskFile::from(fd)),
             Err(error) => {
                 let error = io::Error::from(error);
                 Err(io::Error::new(

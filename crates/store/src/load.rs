@@ -5,9 +5,13 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, anyhow, bail};
 use apt_ostree_model::tree::{HexBytes, Xattrs};
 use apt_ostree_model::{Dir, File, Meta, Node, Sha256Digest, Symlink, Tree};
+use camino::Utf8PathBuf;
 use ostree::glib::variant::FromVariant;
 use ostree::glib::{Variant, VariantDict};
-use ostree::{ObjectType, Repo, gio};
+use ostree::prelude::*;
+use ostree::{ObjectType, Repo, RepoMode, gio};
+
+use crate::content::ContentDir;
 
 use crate::error::storage;
 use crate::treewriter::{DirSums, MAX_DEPTH, require_name};
@@ -75,6 +79,7 @@ pub(crate) fn load_commit(repo: &Repo, checksum: &str) -> Result<CommitTree> {
         files: HashMap::new(),
         metas: HashMap::new(),
         nodes: 0,
+        bare: bare_objects(repo)?,
     };
     let root = loader
         .dir(&sum(6)?, &sum(7)?, 0)
@@ -94,11 +99,28 @@ pub(crate) fn load_commit(repo: &Repo, checksum: &str) -> Result<CommitTree> {
     })
 }
 
+fn bare_objects(repo: &Repo) -> Result<Option<ContentDir>> {
+    let path = repo
+        .path()
+        .path()
+        .and_then(|p| Utf8PathBuf::from_path_buf(p).ok());
+    match path {
+        // Objects may also be in a parent repository, which only libostree looks into.
+        Some(path) if repo.mode() == RepoMode::Bare && repo.parent().is_none() => {
+            Ok(Some(ContentDir::open_repo(&path)?))
+        }
+        _ => Ok(None),
+    }
+}
+
 struct Loader<'r> {
     repo: &'r Repo,
     files: HashMap<Sha256Digest, Node>,
     metas: HashMap<Sha256Digest, Meta>,
     nodes: usize,
+    /// Reads objects directly, which is several times faster, where their files have all there is
+    /// to know.
+    bare: Option<ContentDir>,
 }
 
 impl Loader<'_> {
@@ -160,17 +182,15 @@ impl Loader<'_> {
         Ok(meta)
     }
 
-    fn file(&mut self, checksum: &Sha256Digest) -> Result<Node> {
-        if let Some(node) = self.files.get(checksum) {
-            return Ok(node.clone());
-        }
+    /// Asks libostree about a content object.
+    fn query(&self, checksum: &Sha256Digest) -> Result<Node> {
         let (info, attributes) = self
             .repo
             .query_file(&checksum.to_string(), gio::Cancellable::NONE)
             .map_err(storage)?;
         let number = |name| info.attribute_uint32(name);
         let (uid, gid) = (number("unix::uid"), number("unix::gid"));
-        let node = if info.file_type() == gio::FileType::SymbolicLink {
+        Ok(if info.file_type() == gio::FileType::SymbolicLink {
             let target = info.symlink_target().context("a link has no target")?;
             let target = target
                 .into_os_string()
@@ -194,6 +214,18 @@ impl Loader<'_> {
                 size: u64::try_from(info.size())?,
                 checksum: *checksum,
             })
+        })
+    }
+
+    fn file(&mut self, checksum: &Sha256Digest) -> Result<Node> {
+        if let Some(node) = self.files.get(checksum) {
+            return Ok(node.clone());
+        }
+        let node = match &self.bare {
+            Some(objects) => objects
+                .read_node(checksum)
+                .with_context(|| format!("reading object {checksum}"))?,
+            None => self.query(checksum)?,
         };
         self.files.insert(*checksum, node.clone());
         Ok(node)

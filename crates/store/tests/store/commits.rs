@@ -79,6 +79,12 @@ fn commits_are_reproducible_and_name_their_facts() {
         first.content_checksum
     );
     assert_eq!(first.stats.n_content_written, 3);
+    let cached = std::fs::metadata(fixture.object(&tree, "usr/bin/a")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::nlink(&cached),
+        2,
+        "the target links to the cache"
+    );
     assert_eq!(target.resolve_ref("debian/test").unwrap(), None);
     target.set_ref("debian/test", &first.checksum).unwrap();
     assert_eq!(
