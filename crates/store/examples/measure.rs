@@ -48,6 +48,16 @@ fn main() -> Result<()> {
     timed("commit again", || cache.commit(&tree, &meta, &target))?;
     let loaded = timed("load commit", || target.load_commit(&commit.checksum))?;
     anyhow::ensure!(loaded.tree == tree, "the commit has another tree");
+    let archive = work.join("archive");
+    ostree::Repo::create_at(
+        ostree::AT_FDCWD,
+        archive.as_str(),
+        ostree::RepoMode::Archive,
+        None,
+        ostree::gio::Cancellable::NONE,
+    )?;
+    let archive = TargetRepo::open_or_create(&archive)?;
+    timed("commit to archive", || cache.commit(&tree, &meta, &archive))?;
     let copy = work.join("copy");
     let status = Command::new("cp")
         .args(["-a", dest.as_str(), copy.as_str()])
