@@ -12,14 +12,14 @@ use crate::loader::{LoadedFile, Loader};
 use crate::merge::{self, Fields};
 use crate::node::{Key, Mark, Node, Source, Value};
 use crate::variables::{self, Variable, Variables};
-use crate::{check, condition, yaml};
+use crate::{check, condition, substitute, yaml};
 
 /// Deepest chain of includes below the first treefile.
 const MAX_DEPTH: usize = 50;
 /// Most treefiles read for one compose.
 const MAX_FILES: usize = 1000;
 /// Most bytes in all of them.
-const MAX_TOTAL: usize = 4 * yaml::MAX_BYTES;
+const MAX_TOTAL: usize = 2 * yaml::MAX_BYTES;
 /// Debian 13: the suite when nothing names one.
 pub(crate) const DEFAULT_SUITE: &str = "trixie";
 
@@ -75,7 +75,7 @@ pub(crate) fn read(context: &Context<'_>, path: &Utf8Path) -> Result<Merged, Tre
     let mut fields = reader.file(&loaded, None)?.unwrap_or_default();
     merge::settle(&mut fields);
     let variables = reader.all_variables();
-    merge::substitute_all(&mut fields, &variables)?;
+    substitute::substitute_all(&mut fields, &variables)?;
     let mut repo_variables = variables;
     if let Some(repovars) = fields.get("repovars") {
         repo_variables.extend(variables::declared(repovars)?);
@@ -160,13 +160,6 @@ impl Reader<'_> {
                 "more than {MAX_FILES} treefiles are included"
             )));
         }
-        self.total = self.total.saturating_add(file.data.len());
-        if self.total > MAX_TOTAL {
-            return Err(fail(format!(
-                "the treefiles are larger than {} MiB together",
-                MAX_TOTAL >> 20
-            )));
-        }
         if file.world_writable {
             self.warnings.push(format!(
                 "{}: anyone may write to this file",
@@ -175,6 +168,13 @@ impl Reader<'_> {
         }
         let json = file.path.extension() == Some("json");
         let document = yaml::parse(&file.data, &source, json)?;
+        self.total = self.total.saturating_add(file.data.len());
+        if self.total > MAX_TOTAL {
+            return Err(fail(format!(
+                "the treefiles are larger than {} MiB together",
+                MAX_TOTAL >> 20
+            )));
+        }
         check::treefile(&document, &mut self.warnings)?;
         self.chain
             .push((file.identity.clone(), source.display.clone()));

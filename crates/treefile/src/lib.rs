@@ -24,6 +24,7 @@ mod reference;
 mod repos;
 mod schema;
 pub mod spec;
+mod substitute;
 #[cfg(test)]
 mod tests;
 mod variables;

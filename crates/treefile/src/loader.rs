@@ -11,7 +11,7 @@ use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 /// Largest file whose content is read.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Most `*.sources` files looked at in one directory.
-const MAX_LISTED: usize = 1000;
+const MAX_LISTED: usize = 200;
 
 /// Access to the files of a treefile.
 ///

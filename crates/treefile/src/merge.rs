@@ -1,12 +1,10 @@
-//! From documents to one set of fields: names made uniform, included fields merged, variables
-//! replaced.
+//! From documents to one set of fields: names made uniform, included fields merged.
 
 use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{TreefileError, escape};
 use crate::fields::{self, Field, Merge, Shape};
 use crate::node::{Node, Resolved, Scalar, Value};
-use crate::variables::{Variables, substitute};
 use crate::{check, packages};
 
 /// Values by the field's proper name; none of them is null.
@@ -187,71 +185,6 @@ fn settle_repo_packages(entries: &mut Vec<Node>) {
         }
     }
     entries.retain(|entry| entry.get("packages").is_some_and(|p| !p.items().is_empty()));
-}
-
-/// Replaces `${name}` in all fields that allow it; repository definitions know `repovars` too.
-pub(crate) fn substitute_all(all: &mut Fields, variables: &Variables) -> Result<(), TreefileError> {
-    let mut for_repos = variables.clone();
-    if let Some(repovars) = all.get("repovars") {
-        for (name, value) in crate::variables::declared(repovars)? {
-            for_repos.insert(name, value);
-        }
-    }
-    for (name, node) in all.iter_mut() {
-        let Some(field) = fields::find(name) else {
-            continue;
-        };
-        if field.merge == Merge::Repos {
-            substitute_in(node, &field.shape, false, &for_repos)?;
-        } else if field.substitute {
-            substitute_in(node, &field.shape, true, variables)?;
-        }
-    }
-    Ok(())
-}
-
-fn substitute_in(
-    node: &mut Node,
-    shape: &Shape,
-    here: bool,
-    variables: &Variables,
-) -> Result<(), TreefileError> {
-    let mark = node.mark.clone();
-    match (&mut node.value, shape) {
-        (Value::Scalar(scalar), Shape::Text | Shape::Lines | Shape::Any) if here => {
-            replace(scalar, variables, &mark)
-        }
-        (Value::List(items), Shape::List(inner)) => items
-            .iter_mut()
-            .try_for_each(|item| substitute_in(item, inner, here, variables)),
-        (Value::Map(entries), Shape::Map(inner)) => entries
-            .iter_mut()
-            .try_for_each(|(_, value)| substitute_in(value, inner, here, variables)),
-        (Value::Map(entries), Shape::Either(either)) => match &either.map {
-            Some(Shape::Record(fields)) => entries.iter_mut().try_for_each(|(key, value)| {
-                let field = fields.iter().find(|f| f.name == key.text && f.substitute);
-                field.map_or(Ok(()), |f| substitute_in(value, &f.shape, true, variables))
-            }),
-            _ => Ok(()),
-        },
-        _ => Ok(()),
-    }
-}
-
-/// Text only: a number stays a number.
-fn replace(
-    scalar: &mut Scalar,
-    variables: &Variables,
-    mark: &crate::node::Mark,
-) -> Result<(), TreefileError> {
-    if scalar.text.contains("${") && scalar.resolve() == Resolved::Text {
-        scalar.text = substitute(&scalar.text, variables, mark)?;
-        scalar.plain = false;
-        if scalar.text.contains('\0') {
-            return Err(mark.error("the text holds a NUL character"));
-        }
-    }
-    Ok(())
 }
 
 /// The merged treefile as JSON, in the order of the reference; what resolving used up is gone.

@@ -24,6 +24,9 @@ const KEYRING_DIRS: [&str; 3] = [
     "/etc/apt/trusted.gpg.d",
 ];
 
+/// Most repositories of one tree.
+const MAX_REPOS: usize = 200;
+
 /// What repositories are resolved with.
 #[derive(Debug)]
 pub(crate) struct Surroundings<'a> {
@@ -44,6 +47,7 @@ pub(crate) struct Repos {
     pub(crate) all: Vec<RepoSpec>,
     pub(crate) lockfile: Vec<String>,
     pub(crate) files: Vec<ExternalFile>,
+    index: sources::Index,
     /// Where each one is defined.
     places: BTreeMap<String, Mark>,
 }
@@ -91,6 +95,9 @@ impl Repos {
             );
             return Err(mark.error(message));
         }
+        if self.all.len() >= MAX_REPOS {
+            return Err(mark.error(format!("more than {MAX_REPOS} repositories")));
+        }
         self.places.insert(repo.name.clone(), mark.clone());
         self.all.push(repo);
         Ok(())
@@ -106,7 +113,7 @@ impl Repos {
         if self.places.contains_key(node.text()) {
             return Ok(vec![node.text().to_owned()]);
         }
-        let found = sources::find(node, around)?;
+        let found = sources::find(node, &mut self.index, around)?;
         let mut names = Vec::new();
         for repo in found.repos {
             names.push(repo.name.clone());

@@ -8,6 +8,8 @@ use crate::node::{Mark, Node, Resolved, Scalar, Value};
 
 /// Names that are always defined.
 pub(crate) const RESERVED: [&str; 3] = ["basearch", "releasever", "suite"];
+/// Longest value.
+const MAX_VALUE: usize = 4096;
 /// Longest text that a substitution may make.
 const MAX_RESULT: usize = 64 * 1024;
 
@@ -116,6 +118,9 @@ fn is_name(name: &str) -> bool {
 /// A value with `${` would look as if it were replaced in turn.
 fn check_value(name: &str, variable: &Variable) -> Result<(), String> {
     match variable {
+        Variable::Text(text) if text.len() > MAX_VALUE => Err(format!(
+            "variable '{name}' is longer than {MAX_VALUE} bytes"
+        )),
         Variable::Text(text) if text.contains("${") => {
             Err(format!("variable '{name}' must not use another variable"))
         }

@@ -16,6 +16,8 @@ use crate::node::{Key, Mark, Node, Scalar, Source, Value};
 const MAX_DEPTH: usize = 64;
 /// Most values in one file, aliases expanded.
 const MAX_NODES: usize = 200_000;
+/// Most bytes of text in one file, aliases expanded.
+const MAX_TEXT: usize = 2 * MAX_BYTES;
 /// Longest treefile in bytes: the library keeps all tokens of a `{...}` in memory, some 170 bytes
 /// for each byte of text.
 pub(crate) const MAX_BYTES: usize = 1024 * 1024;
@@ -134,25 +136,33 @@ struct Frame {
     extent: Extent,
 }
 
-/// How many nodes a value has, and how many levels of lists and maps.
+/// How many nodes a value has, how many bytes of text, and how many levels of lists and maps.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     nodes: usize,
+    text: usize,
     height: usize,
 }
 
 impl Extent {
-    const SCALAR: Self = Self {
-        nodes: 1,
-        height: 0,
-    };
+    /// An empty list or map.
     const EMPTY: Self = Self {
         nodes: 1,
+        text: 0,
         height: 1,
     };
 
+    fn of_scalar(text: &str) -> Self {
+        Self {
+            nodes: 1,
+            text: text.len(),
+            height: 0,
+        }
+    }
+
     fn grow(&mut self, child: Self) {
         self.nodes = self.nodes.saturating_add(child.nodes);
+        self.text = self.text.saturating_add(child.text);
         self.height = self.height.max(child.height.saturating_add(1));
     }
 }
@@ -165,6 +175,7 @@ struct Builder<'a> {
     root: Option<Node>,
     documents: usize,
     nodes: usize,
+    text: usize,
     /// Complete anchored nodes.
     anchors: HashMap<usize, (Node, Extent)>,
 }
@@ -177,6 +188,7 @@ impl<'a> Builder<'a> {
             root: None,
             documents: 0,
             nodes: 0,
+            text: 0,
             anchors: HashMap::new(),
         }
     }
@@ -216,7 +228,7 @@ impl<'a> Builder<'a> {
 
     fn push(&mut self, open: Open, anchor: usize, mark: Mark) -> Result<(), TreefileError> {
         self.check_depth(1, &mark)?;
-        self.count(1, &mark)?;
+        self.count(Extent::EMPTY, &mark)?;
         self.stack.push(Frame {
             open,
             mark,
@@ -252,13 +264,14 @@ impl<'a> Builder<'a> {
         if text.contains('\0') {
             return Err(mark.error("the text holds a NUL character"));
         }
-        self.count(1, &mark)?;
+        let extent = Extent::of_scalar(&text);
+        self.count(extent, &mark)?;
         let node = Node {
             value: Value::Scalar(Scalar { text, plain }),
             mark,
         };
-        self.remember(anchor, &node, Extent::SCALAR)?;
-        self.add(node, Extent::SCALAR)
+        self.remember(anchor, &node, extent)?;
+        self.add(node, extent)
     }
 
     fn alias(&mut self, id: usize, mark: &Mark) -> Result<(), TreefileError> {
@@ -266,7 +279,7 @@ impl<'a> Builder<'a> {
             return Err(mark.error("an alias names a value that is not complete yet"));
         };
         self.check_depth(extent.height, mark)?;
-        self.count(extent.nodes, mark)?;
+        self.count(extent, mark)?;
         match self.anchors.get(&id).map(|(node, _)| node.clone()) {
             Some(node) => self.add(node, extent),
             None => Ok(()),
@@ -280,8 +293,15 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn count(&mut self, more: usize, mark: &Mark) -> Result<(), TreefileError> {
-        self.nodes = self.nodes.saturating_add(more);
+    fn count(&mut self, more: Extent, mark: &Mark) -> Result<(), TreefileError> {
+        self.nodes = self.nodes.saturating_add(more.nodes);
+        self.text = self.text.saturating_add(more.text);
+        if self.text > MAX_TEXT {
+            let limit = MAX_TEXT >> 20;
+            return Err(mark.error(format!(
+                "more than {limit} MiB of text, counting what aliases repeat"
+            )));
+        }
         if self.nodes > MAX_NODES {
             let message = format!("more than {MAX_NODES} values, counting what aliases repeat");
             return Err(mark.error(message));
@@ -297,7 +317,7 @@ impl<'a> Builder<'a> {
         extent: Extent,
     ) -> Result<(), TreefileError> {
         if anchor > 0 {
-            self.count(extent.nodes, &node.mark)?;
+            self.count(extent, &node.mark)?;
             self.anchors.insert(anchor, (node.clone(), extent));
         }
         Ok(())

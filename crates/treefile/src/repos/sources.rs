@@ -1,5 +1,6 @@
 //! deb822 `*.sources` files, as sources.list(5) describes them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -7,11 +8,15 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::{Draft, Surroundings, check_id};
 use crate::error::{TreefileError, escape};
 use crate::fields;
-use crate::loader::{LoadError, LoadedFile};
+use crate::loader::{LoadError, LoadedFile, Loader};
 use crate::node::{Mark, Node, Source};
 use crate::spec::RepoSpec;
 use crate::variables::substitute;
 
+/// Longest `*.sources` file in bytes.
+const MAX_BYTES: usize = 1024 * 1024;
+/// Most bytes of all of them in one directory.
+const MAX_INDEX: usize = 4 * MAX_BYTES;
 /// Fields with a meaning here.
 const KNOWN: [&str; 12] = [
     "Types",
@@ -47,8 +52,61 @@ pub(super) struct Found {
 /// A stanza: its fields, each a text that knows its place.
 type Stanza = Vec<(String, Node)>;
 
+/// The stanzas with an id of all files of a directory.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    dirs: BTreeMap<Utf8PathBuf, Vec<(Utf8PathBuf, Stanza)>>,
+}
+
+impl Index {
+    /// The stanzas of `dir`, read the first time they are asked for.
+    fn of(
+        &mut self,
+        dir: &Utf8Path,
+        loader: &dyn Loader,
+    ) -> Result<&[(Utf8PathBuf, Stanza)], TreefileError> {
+        if !self.dirs.contains_key(dir) {
+            let found = Self::read(dir, loader)?;
+            self.dirs.insert(dir.to_owned(), found);
+        }
+        Ok(self.dirs.get(dir).map_or(&[], Vec::as_slice))
+    }
+
+    fn read(
+        dir: &Utf8Path,
+        loader: &dyn Loader,
+    ) -> Result<Vec<(Utf8PathBuf, Stanza)>, TreefileError> {
+        let fail = |message: String| TreefileError::unplaced(message);
+        let mut found = Vec::new();
+        let mut total = 0;
+        for name in loader
+            .list(dir, ".sources")
+            .map_err(|e| fail(e.to_string()))?
+        {
+            let file = loader
+                .open(dir, Utf8Path::new(&name))
+                .map_err(|e| fail(e.to_string()))?;
+            total += file.data.len();
+            let named = stanzas(&file)?.into_iter().filter(|s| id_of(s).is_some());
+            found.extend(named.map(|s| (file.path.clone(), s)));
+            if total > MAX_INDEX {
+                let limit = MAX_INDEX >> 20;
+                return Err(fail(format!(
+                    "the '*.sources' files in '{}' are larger than {limit} MiB together",
+                    escape(dir.as_str())
+                )));
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// Finds `NAME.sources`, else the stanza with the id `NAME` in any `*.sources` file.
-pub(super) fn find(name: &Node, around: &Surroundings<'_>) -> Result<Found, TreefileError> {
+pub(super) fn find(
+    name: &Node,
+    index: &mut Index,
+    around: &Surroundings<'_>,
+) -> Result<Found, TreefileError> {
     let dir = around.source_root.unwrap_or(&name.mark.source.dir);
     let own = format!("{}.sources", name.text());
     match around.loader.open(dir, Utf8Path::new(&own)) {
@@ -56,30 +114,19 @@ pub(super) fn find(name: &Node, around: &Surroundings<'_>) -> Result<Found, Tree
         Err(LoadError::NotFound(_)) => {}
         Err(other) => return Err(name.error(other.to_string())),
     }
-    for other in around
-        .loader
-        .list(dir, ".sources")
-        .map_err(|e| name.error(e.to_string()))?
-    {
-        let Ok(file) = around.loader.open(dir, Utf8Path::new(&other)) else {
-            continue;
+    let mut all = index.of(dir, around.loader)?.iter();
+    if let Some((path, stanza)) = all.find(|(_, s)| id_of(s) == Some(name.text())) {
+        let Some(repo) = repo(stanza, name.text(), around)? else {
+            let file = path.file_name().unwrap_or_default();
+            return Err(name.error(format!(
+                "repository '{}' is not enabled in '{file}'",
+                name.text()
+            )));
         };
-        let stanzas = stanzas(&file)?;
-        if let Some(stanza) = stanzas.iter().find(|s| id_of(s) == Some(name.text())) {
-            let repo = repo(stanza, name.text(), around)?;
-            let path = file.path;
-            return repo
-                .map(|repo| Found {
-                    path,
-                    repos: vec![repo],
-                })
-                .ok_or_else(|| {
-                    name.error(format!(
-                        "repository '{}' is not enabled in '{other}'",
-                        name.text()
-                    ))
-                });
-        }
+        return Ok(Found {
+            path: path.clone(),
+            repos: vec![repo],
+        });
     }
     let text = escape(name.text());
     Err(name.error(format!(
@@ -249,6 +296,10 @@ fn stanzas(file: &LoadedFile) -> Result<Vec<Stanza>, TreefileError> {
         .parent()
         .map_or_else(Utf8PathBuf::new, Utf8Path::to_owned);
     let source = Arc::new(Source { display, dir });
+    if file.data.len() > MAX_BYTES {
+        let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
+        return Err(TreefileError::in_file(&source.display, message));
+    }
     let Ok(text) = std::str::from_utf8(&file.data) else {
         return Err(TreefileError::in_file(
             &source.display,

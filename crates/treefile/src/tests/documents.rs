@@ -221,6 +221,19 @@ fn alias_bombs_are_counted() {
 }
 
 #[test]
+fn repeated_text_is_counted() {
+    let text = format!(
+        "metadata:\n  a: &a {}\n  b: [{}]\n",
+        "x".repeat(100_000),
+        "*a, ".repeat(100_000)
+    );
+    refused(
+        &text,
+        "more than 2 MiB of text, counting what aliases repeat",
+    );
+}
+
+#[test]
 fn depth_is_bounded_also_through_aliases() {
     refused(&"[".repeat(200_000), "");
     let deep: String = (0..200).map(|i| format!("{}a:\n", " ".repeat(i))).collect();

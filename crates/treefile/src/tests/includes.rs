@@ -192,6 +192,20 @@ fn the_number_of_includes_is_limited() {
 }
 
 #[test]
+fn the_size_of_all_treefiles_is_limited() {
+    let large = format!("documentation: true\n#{}\n", "x".repeat(1_000_000));
+    let loader = MemoryLoader::new().with("tree.yaml", "include: [a.yaml, b.yaml, c.yaml]\n");
+    let loader = ["a", "b", "c"]
+        .into_iter()
+        .fold(loader, |l, n| l.with(&format!("{n}.yaml"), large.as_str()));
+    let message = load_from(loader).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "tree.yaml:1:27: the treefiles are larger than 2 MiB together"
+    );
+}
+
+#[test]
 fn missing_includes_name_the_place_and_the_path() {
     assert_eq!(
         error("include: sub/none.yaml\n"),
@@ -385,6 +399,20 @@ fn bad_variables_are_errors() {
     refused("variables: {a-b: a}\n", "not a variable name");
     refused("repovars: {suite: a}\n", "always defined");
     refused("ref: ${s}\nrepovars: {s: a}\n", "undefined variable 's'");
+}
+
+#[test]
+fn what_variables_make_is_bounded() {
+    let value = "x".repeat(4000);
+    let entries: String = (0..2000).map(|i| format!("  k{i}: '${{v}}'\n")).collect();
+    refused(
+        &format!("variables: {{v: {value}}}\nmetadata:\n{entries}"),
+        "variables make more than 4 MiB of text",
+    );
+    refused(
+        &format!("variables: {{v: {}}}\n", "x".repeat(5000)),
+        "longer than 4096 bytes",
+    );
 }
 
 #[test]

@@ -316,3 +316,23 @@ fn bad_sources_files_are_refused_in_place() {
         assert!(message.contains(part), "'{message}' does not hold '{part}'");
     }
 }
+
+#[test]
+fn the_number_and_size_of_repositories_are_limited() {
+    let many: String = (0..300).map(|i| format!("  - name: r{i}\n")).collect();
+    refused(&format!("repos:\n{many}"), "more than 200 repositories");
+    let large = format!("#{}\n", "x".repeat(1_000_000));
+    let loader = MemoryLoader::new().with("tree.yaml", "repos: [none]\n");
+    let loader = (0..6).fold(loader, |l, i| {
+        l.with(&format!("{i}.sources"), large.as_str())
+    });
+    let message = load_from(loader).unwrap_err().to_string();
+    assert!(message.ends_with("larger than 4 MiB together"), "{message}");
+    let loader = MemoryLoader::new()
+        .with("tree.yaml", "repos: [a1]\n")
+        .with("a1.sources", format!("{large}{large}"));
+    assert_eq!(
+        load_from(loader).unwrap_err().to_string(),
+        "a1.sources: the file is larger than 1 MiB"
+    );
+}
