@@ -1,7 +1,7 @@
 //! Treefiles: YAML or JSON that says what a tree is made of.
 //!
-//! A treefile goes through one type per step: text, [document](node) in which each value knows
-//! its line, the same checked against the [table of fields](fields), fields merged over all
+//! A treefile goes through one type per step: text, document in which each value knows
+//! its line, the same checked against the table of fields, fields merged over all
 //! includes, and last [`ComposeSpec`]. Files are read only through a [`Loader`]. The table is also
 //! where the JSON schema and the reference come from.
 
