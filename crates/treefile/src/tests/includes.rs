@@ -62,6 +62,12 @@ fn of_maps_the_outer_key_wins() {
 }
 
 #[test]
+fn an_overridden_key_is_gone_with_its_variables() {
+    let spec = two("metadata: {a: 1}\n", "metadata: {a: '${nowhere}'}\n").unwrap();
+    assert_eq!(spec.metadata["a"], 1);
+}
+
+#[test]
 fn a_later_entry_takes_packages_from_an_earlier_one() {
     let repos = "repos: [{name: r1}, {name: r2}]\n";
     let spec = two(
