@@ -67,7 +67,7 @@ install: build dist ## Install to $(DESTDIR)$(PREFIX)
 		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_apt-ostree
 	install -D -m 644 $(DIST)/completions/fish/apt-ostree.fish \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/apt-ostree.fish
-	install -D -m 644 docs/treefile.schema.json \
+	install -D -m 644 data/treefile.schema.json \
 		$(DESTDIR)$(PREFIX)/share/apt-ostree/treefile.schema.json
 
 clean: ## Remove what was built and composed here

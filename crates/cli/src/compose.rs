@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use apt_ostree_model::compose::{Failure, Outcome, Request};
-use apt_ostree_model::{ErrorKind, Kinded};
+use apt_ostree_model::compose::{Failure, InstallOptions, Outcome, Request};
+use apt_ostree_model::{Arch, ErrorKind, Kinded};
+use apt_ostree_treefile::{ComposeSpec, DirLoader, LoadOptions};
+use camino::Utf8Path;
 
-use crate::cli::{ComposeVerb, InstallArgs, RunArgs, Verbosity};
-use crate::render::View;
+use crate::cli::{ComposeVerb, RunArgs, Verbosity};
+use crate::render::{self, View};
 use crate::{cli, worker};
 
 /// Set to anything to compose without being root.
@@ -20,13 +22,15 @@ pub(crate) fn run(verb: Option<ComposeVerb>, verbosity: Verbosity) -> Result<Exi
     let Some(verb) = verb else {
         return Ok(usage());
     };
-    if let Some((treefile, install)) = verb.install().filter(|(_, i)| i.print_only) {
+    let print_only = verb.print_only();
+    let unchanged_exit_77 = verb.unchanged_exit_77();
+    let mut view = View::new(verbosity, verb.run().json);
+    let request = Request::from(verb);
+    if let Some((treefile, install)) = install_of(&request).filter(|_| print_only) {
         return print_treefile(treefile, install);
     }
     require_root()?;
-    let unchanged_exit_77 = verb.unchanged_exit_77();
-    let mut view = View::new(verbosity, verb.run().json);
-    match worker::run(&Request::from(verb), &mut view) {
+    match worker::run(&request, &mut view) {
         Ok(outcome) => {
             view.finish(&outcome);
             let unchanged = matches!(outcome, Outcome::Unchanged { .. });
@@ -52,8 +56,39 @@ fn usage() -> ExitCode {
 }
 
 /// Prints the treefile as it is after includes, conditions and variables.
-fn print_treefile(_treefile: &Path, _install: &InstallArgs) -> Result<ExitCode, Kinded> {
-    Err(Kinded::new(ErrorKind::Failed, "pending"))
+fn print_treefile(treefile: &Path, install: &InstallOptions) -> Result<ExitCode, Kinded> {
+    let spec = load_treefile(treefile, install)?;
+    let text = serde_json::to_string_pretty(&spec.flattened).map_err(|error| {
+        Kinded::new(ErrorKind::Failed, format!("printing the treefile: {error}"))
+    })?;
+    render::print_stdout(&format!("{text}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load_treefile(treefile: &Path, install: &InstallOptions) -> Result<ComposeSpec, Kinded> {
+    let path = utf8(treefile)?;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        let message = format!("'{path}' is not a file name");
+        return Err(Kinded::new(ErrorKind::Usage, message));
+    };
+    let mut options = LoadOptions::new(Arch::host());
+    // The command line has checked the name.
+    options.arch = install.arch.as_ref().and_then(|arch| arch.parse().ok());
+    options.variables.clone_from(&install.variables);
+    options.source_root = match &install.source_root {
+        Some(directory) => Some(utf8(directory)?.to_owned()),
+        None => None,
+    };
+    apt_ostree_treefile::load(&DirLoader::new(directory), name, &options)
+        .map_err(|error| Kinded::new(ErrorKind::InvalidInput, error.to_string()))
+}
+
+/// Arguments are UTF-8, so this doesn't fail.
+fn utf8(path: &Path) -> Result<&Utf8Path, Kinded> {
+    Utf8Path::from_path(path).ok_or_else(|| {
+        let message = format!("'{}' is not valid UTF-8", path.display());
+        Kinded::new(ErrorKind::Usage, message)
+    })
 }
 
 fn require_root() -> Result<(), Kinded> {
@@ -80,15 +115,25 @@ fn kinded(failure: Failure) -> Kinded {
     }
 }
 
+/// The treefile and how packages are chosen from it, for the verbs that do so.
+fn install_of(request: &Request) -> Option<(&Path, &InstallOptions)> {
+    match request {
+        Request::Tree(request) => Some((&request.treefile, &request.install)),
+        Request::Install(request) => Some((&request.treefile, &request.install)),
+        Request::Rootfs(request) => Some((&request.treefile, &request.install)),
+        Request::Image(request) => Some((&request.treefile, &request.install)),
+        Request::Postprocess(_) | Request::Commit(_) => None,
+    }
+}
+
 impl ComposeVerb {
-    /// The treefile and the options that say how packages are chosen, where the verb has them.
-    fn install(&self) -> Option<(&Path, &InstallArgs)> {
+    fn print_only(&self) -> bool {
         match self {
-            Self::Tree(args) => Some((&args.treefile, &args.install)),
-            Self::Install(args) => Some((&args.treefile, &args.install)),
-            Self::Rootfs(args) => Some((&args.treefile, &args.install)),
-            Self::Image(args) => Some((&args.treefile, &args.install)),
-            Self::Postprocess(_) | Self::Commit(_) => None,
+            Self::Tree(args) => args.install.print_only,
+            Self::Install(args) => args.install.print_only,
+            Self::Rootfs(args) => args.install.print_only,
+            Self::Image(args) => args.install.print_only,
+            Self::Postprocess(_) | Self::Commit(_) => false,
         }
     }
 

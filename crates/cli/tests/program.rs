@@ -87,6 +87,47 @@ fn version_is_yaml_with_the_keys_of_rpm_ostree() {
 }
 
 #[test]
+fn print_only_prints_the_flattened_treefile_without_a_worker() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("base.yaml"), "packages: [bash]\n").unwrap();
+    let text = "ref: test/${basearch}/${what}\ninclude: base.yaml\nrepos:\n  - name: debian\n\
+                packages: [sed]\n";
+    let treefile = dir.path().join("tree.yaml");
+    std::fs::write(&treefile, text).unwrap();
+    let treefile = treefile.to_str().unwrap();
+    let options = "--print-only --arch arm64 --var what=x";
+    for verb in ["tree", "install", "rootfs", "image"] {
+        let dest = if verb == "tree" { "" } else { "dest" };
+        let (code, out, err) = run(&format!("compose {verb} {treefile} {dest} {options}"));
+        assert_eq!((code, err.as_str()), (0, ""), "{verb}");
+        let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(json["ref"], "test/aarch64/x", "{out}");
+        let packages = json["packages"].to_string();
+        assert!(
+            packages.contains("bash") && packages.contains("sed"),
+            "{out}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_wrong_treefile_is_told_with_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let treefile = dir.path().join("tree.yaml");
+    std::fs::write(&treefile, "ref: a/b\npakages: [bash]\n").unwrap();
+    let line = format!("compose tree {} --print-only", treefile.display());
+    let (code, out, err) = run(&line);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(
+        err.contains("tree.yaml:2:1: ") && err.contains("packages"),
+        "{err}"
+    );
+    let (code, _, err) = run("compose tree / --print-only");
+    assert_eq!(code, 2, "{err}");
+}
+
+#[test]
 fn a_worker_that_cannot_be_started_is_an_error() {
     let (code, out, err) = run("compose tree a.yaml");
     assert_eq!((code, out.as_str()), (1, ""));

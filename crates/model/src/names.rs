@@ -213,6 +213,19 @@ impl Version {
 }
 
 impl Arch {
+    /// The architecture that this program was built for.
+    pub fn host() -> Self {
+        let name = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "x86" => "i386",
+            "arm" => "armhf",
+            "powerpc64" => "ppc64el",
+            other => other,
+        };
+        Self(name.to_owned())
+    }
+
     /// The machine name that `uname -m`, OSTree refs and rpm-ostree's `basearch` use.
     pub fn basearch(&self) -> &str {
         match self.as_str() {
@@ -288,6 +301,12 @@ mod tests {
         assert_eq!(cmp("1:0.1", "9"), Ordering::Greater);
         assert_eq!(cmp("1.10", "1.9"), Ordering::Greater);
         assert_eq!(cmp("1.0", "1.00"), Ordering::Equal);
+    }
+
+    #[test]
+    fn the_host_has_a_valid_architecture() {
+        let host = Arch::host();
+        assert_eq!(host.as_str().parse(), Ok(host));
     }
 
     #[test]

@@ -25,6 +25,10 @@ use crate::reporter::LineReporter;
 const MAX_REQUEST: u64 = 8 << 20;
 
 fn main() -> ExitCode {
+    // The sandbox starts this program again for its own processes.
+    if let Some(code) = apt_ostree_sandbox::maybe_init() {
+        return code;
+    }
     failure::keep_panics();
     start_log();
     let reporter = match prepare() {

@@ -110,3 +110,19 @@ fn seeded_changes_never_break_the_rules() {
         }
     }
 }
+
+#[test]
+fn seeds_of_the_fuzz_target_are_still_good_packages() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/deb_reader");
+    let mut read_seeds = 0;
+    for entry in std::fs::read_dir(seeds).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if !bytes.starts_with(b"!<arch>") {
+            bytes = with_data_tar(bytes);
+        }
+        assert_sound(&read(&bytes).unwrap_or_else(|e| panic!("{path:?}: {e}")).0);
+        read_seeds += 1;
+    }
+    assert!(read_seeds >= 5, "only {read_seeds} seeds");
+}

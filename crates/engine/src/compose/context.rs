@@ -1,0 +1,75 @@
+//! What every compose verb opens first: cache, work directory, reporter.
+
+use anyhow::{Context as _, Result};
+use apt_ostree_fsx::WorkDir;
+use apt_ostree_model::compose::WorkOptions;
+use apt_ostree_model::{ErrorKind, Kinded, Reporter};
+use apt_ostree_store::CacheRepo;
+use camino::{Utf8Path, Utf8PathBuf};
+use fn_error_context::context;
+
+/// Where the cache is when nobody says.
+const DEFAULT_CACHE: &str = "/var/cache/apt-ostree";
+
+/// The surroundings of one run.
+pub(super) struct Run<'r> {
+    /// Where events go.
+    pub(super) reporter: &'r dyn Reporter,
+    /// Indices, packages, configured states and layers.
+    pub(super) cachedir: Utf8PathBuf,
+    /// Package and tree cache.
+    pub(super) store: CacheRepo,
+    /// Temporary work, removed at the end of the run.
+    pub(super) work: WorkDir,
+    /// How many threads to use.
+    pub(super) threads: usize,
+}
+
+impl<'r> Run<'r> {
+    /// Opens the cache and makes a work directory; sweeps what killed runs left.
+    #[context("opening the cache")]
+    pub(super) fn open(options: &WorkOptions, reporter: &'r dyn Reporter) -> Result<Self> {
+        let cachedir = utf8(options.cachedir.as_deref().unwrap_or_else(|| DEFAULT_CACHE.as_ref()))?;
+        std::fs::create_dir_all(&cachedir).with_context(|| format!("creating '{cachedir}'"))?;
+        let cachedir = cachedir.canonicalize_utf8().with_context(|| format!("opening '{cachedir}'"))?;
+        let workdir = match &options.workdir {
+            Some(dir) => utf8(dir)?,
+            None => cachedir.join("work"),
+        };
+        std::fs::create_dir_all(&workdir).with_context(|| format!("creating '{workdir}'"))?;
+        let workdir = workdir.canonicalize_utf8().with_context(|| format!("opening '{workdir}'"))?;
+        require_same_device(&cachedir, &workdir)?;
+        apt_ostree_fsx::sweep(&workdir)?;
+        let work = WorkDir::create(&workdir)?;
+        let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = options.threads.unwrap_or(available).max(1);
+        let store = CacheRepo::open(&cachedir)?;
+        Ok(Self { reporter, cachedir, store, work, threads })
+    }
+
+    /// Makes an empty directory for temporary work.
+    pub(super) fn scratch(&self, name: &str) -> Result<Utf8PathBuf> {
+        let dir = self.work.path().join(name);
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating '{dir}'"))?;
+        Ok(dir)
+    }
+}
+
+/// Hard links can't leave a file system.
+fn require_same_device(cachedir: &Utf8Path, workdir: &Utf8Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    if std::fs::metadata(cachedir)?.dev() == std::fs::metadata(workdir)?.dev() {
+        return Ok(());
+    }
+    let message = format!("work directory '{workdir}' is not on the file system of the cache '{cachedir}'");
+    Err(Kinded::new(ErrorKind::InvalidInput, message).with_hint("choose --workdir and --cachedir on one file system").into())
+}
+
+/// The path as UTF-8, made absolute.
+pub(super) fn utf8(path: &std::path::Path) -> Result<Utf8PathBuf> {
+    let absolute = std::path::absolute(path).with_context(|| format!("resolving '{}'", path.display()))?;
+    Utf8PathBuf::from_path_buf(absolute).map_err(|path| {
+        let message = format!("path '{}' is not UTF-8", path.display().to_string().escape_debug());
+        Kinded::new(ErrorKind::Usage, message).into()
+    })
+}

@@ -1,0 +1,170 @@
+//! From a finished tree to image files.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use apt_ostree_model::compose::{ComposeReport, ImageFormat, ImageOptions, ImageReport};
+use apt_ostree_model::{ErrorKind, Kinded, Step, Tree};
+use apt_ostree_oci::{BlobCache, Component, ComponentId, Image, ImageConfig, LayerEncoder};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::build::Built;
+use super::context::{Run, utf8};
+use super::resolve::Resolved;
+
+/// Label with the input hash of the compose.
+pub(super) const INPUT_HASH_LABEL: &str = "apt-ostree.inputhash";
+/// Label with the version.
+pub(super) const VERSION_LABEL: &str = "org.opencontainers.image.version";
+/// Compressed layers kept for later composes, in bytes; the least recently used go first.
+const BLOB_CACHE_LIMIT: u64 = 20 << 30;
+/// Layers of an image when nobody says.
+const DEFAULT_LAYERS: usize = 64;
+
+/// Writes every image that was asked for.
+pub(super) fn images(run: &Run<'_>, resolved: &Resolved, built: &Built, options: &ImageOptions, report: &ComposeReport) -> Result<Vec<ImageReport>> {
+    if options.formats.is_empty() {
+        return Ok(Vec::new());
+    }
+    let outputs: Vec<(ImageFormat, Utf8PathBuf)> =
+        options.formats.iter().map(|f| Ok((*f, image_path(*f, options, report)?))).collect::<Result<_>>()?;
+    let borrowed: Vec<(ImageFormat, &Utf8Path)> = outputs.iter().map(|(f, p)| (*f, p.as_path())).collect();
+    write(run, resolved, built, options, report, &borrowed)
+}
+
+/// Writes one image at a path that the user chose.
+pub(super) fn image_at(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    built: &Built,
+    options: &ImageOptions,
+    report: &ComposeReport,
+    output: (ImageFormat, &Utf8Path),
+) -> Result<ImageReport> {
+    let mut reports = write(run, resolved, built, options, report, &[output])?;
+    reports.pop().context("no image was written")
+}
+
+/// Where an image of a ref goes: `test/minimal` becomes `test_minimal.tar`.
+pub(super) fn image_path(format: ImageFormat, options: &ImageOptions, report: &ComposeReport) -> Result<Utf8PathBuf> {
+    let dir = utf8(options.output_dir.as_deref().unwrap_or_else(|| "output".as_ref()))?;
+    let name = report.r#ref.as_deref().unwrap_or("image").replace('/', "_");
+    let extension = match format {
+        ImageFormat::Oci => "oci",
+        ImageFormat::OciArchive => "oci.tar",
+        ImageFormat::DockerArchive => "tar",
+    };
+    Ok(dir.join(format!("{name}.{extension}")))
+}
+
+fn write(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    built: &Built,
+    options: &ImageOptions,
+    report: &ComposeReport,
+    outputs: &[(ImageFormat, &Utf8Path)],
+) -> Result<Vec<ImageReport>> {
+    run.reporter.step(Step::Encode, || {
+        let image = encode(run, resolved, built, options, report)?;
+        let mut reports = Vec::new();
+        for (format, path) in outputs {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir).with_context(|| format!("creating '{dir}'"))?;
+            }
+            let reference = reference(report);
+            let written = image.write(*format, path.as_std_path(), &reference, run.threads);
+            reports.push(written.with_context(|| format!("writing '{path}'"))?);
+        }
+        let summary = format!("{} layers, {} written", image.layers.len(), reports.len());
+        Ok((reports, summary))
+    })
+}
+
+/// The name that `podman load` gives the image.
+fn reference(report: &ComposeReport) -> String {
+    let name = report.r#ref.as_deref().unwrap_or("image").to_lowercase();
+    format!("localhost/{name}:latest")
+}
+
+fn encode(run: &Run<'_>, resolved: &Resolved, built: &Built, options: &ImageOptions, report: &ComposeReport) -> Result<Image> {
+    let tree = built.image_tree(run)?;
+    let (components, owners) = owners(resolved, built, &tree);
+    let max_layers = options.max_layers.unwrap_or(DEFAULT_LAYERS);
+    let owner = |path: &str| owners.get(path).copied();
+    let plans = apt_ostree_oci::plan_layers(&tree, &owner, &components, max_layers)?;
+    let cache = BlobCache::open(run.cachedir.as_std_path())?;
+    let encoder = LayerEncoder {
+        tree: &tree,
+        content: &run.store,
+        cache: &cache,
+        compression: options.compression,
+        timestamp: u64::try_from(built.timestamp).unwrap_or_default(),
+        threads: run.threads,
+        reporter: run.reporter,
+    };
+    let layers = encoder.encode(&plans)?;
+    let image = config(resolved, built, options, report)?.build(layers)?;
+    cache.prune(BLOB_CACHE_LIMIT)?;
+    Ok(image)
+}
+
+/// Components are source packages; a path belongs to the package that ships it.
+fn owners(resolved: &Resolved, built: &Built, tree: &Tree) -> (Vec<Component>, BTreeMap<String, ComponentId>) {
+    let components: BTreeMap<&str, Component> = resolved
+        .plan
+        .packages
+        .iter()
+        .map(|p| (p.source.as_str(), Component { name: p.source.clone(), source: p.source.clone() }))
+        .collect();
+    let ids: BTreeMap<&str, usize> = components.keys().enumerate().map(|(i, name)| (*name, i)).collect();
+    let mut owners = BTreeMap::new();
+    for (planned, package) in resolved.plan.packages.iter().zip(&built.packages) {
+        let Some(id) = ids.get(planned.source.as_str()) else { continue };
+        for (path, node) in package.tree.walk() {
+            if node.as_dir().is_some() {
+                continue;
+            }
+            let path = crate::postprocess::ownership::real_path_of(tree, &path);
+            owners.insert(path, ComponentId(*id));
+        }
+    }
+    (components.into_values().collect(), owners)
+}
+
+fn config(resolved: &Resolved, built: &Built, options: &ImageOptions, report: &ComposeReport) -> Result<ImageConfig> {
+    let mut labels = BTreeMap::from([
+        ("containers.bootc".to_owned(), "1".to_owned()),
+        (INPUT_HASH_LABEL.to_owned(), report.inputhash.clone()),
+    ]);
+    if let Some(kernel) = &built.kernel {
+        labels.insert("ostree.bootable".to_owned(), "true".to_owned());
+        labels.insert("ostree.linux".to_owned(), kernel.clone());
+    }
+    if let Some(version) = &built.version {
+        labels.insert(VERSION_LABEL.to_owned(), version.clone());
+    }
+    labels.extend(options.labels.clone());
+    let default_cmd = if built.tree.resolve("usr/sbin/init").is_some() { vec!["/sbin/init".to_owned()] } else { vec!["/bin/bash".to_owned()] };
+    let user_config = match &options.image_config {
+        Some(path) => Some(load_json(&utf8(path)?)?),
+        None => None,
+    };
+    Ok(ImageConfig {
+        arch: resolved.plan.arch.clone(),
+        created: built.timestamp,
+        author: None,
+        labels,
+        annotations: BTreeMap::new(),
+        cmd: resolved.spec.container_cmd.clone().unwrap_or(default_cmd),
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
+        user_config,
+    })
+}
+
+fn load_json(path: &Utf8Path) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading '{path}'"))?;
+    serde_json::from_str(&text).map_err(|error| {
+        Kinded::new(ErrorKind::InvalidInput, format!("'{path}' is not JSON: {error}")).into()
+    })
+}

@@ -1,0 +1,164 @@
+//! The main job, as a user types it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::process::Command;
+
+use apt_ostree_testkit::{MINIMAL, Project, failure, privileged, stdout, success};
+
+/// podman with storage of its own, and the flags that it needs on machines without systemd and
+/// with a mixed cgroup hierarchy.
+struct Podman {
+    dir: tempfile::TempDir,
+}
+
+impl Podman {
+    fn new() -> Self {
+        Self { dir: tempfile::TempDir::new().unwrap() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("podman");
+        let dir = self.dir.path();
+        command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
+        command.arg("--tmpdir").arg(dir.join("tmp")).args(["--runtime", "runc"]).args(args);
+        command
+    }
+
+    /// `podman run --rm IMAGE ARGS`.
+    fn run(&self, image: &str, args: &[&str]) -> String {
+        let flags = ["run", "--rm", "--network=none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", image];
+        stdout(&success(self.command(&flags).args(args)).unwrap())
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        drop(self.command(&["system", "reset", "--force"]).output());
+    }
+}
+
+#[test]
+fn minimal_treefile_makes_a_commit_and_images_that_run() {
+    if !privileged("minimal_treefile_makes_a_commit_and_images_that_run") {
+        return;
+    }
+    let project = Project::new(MINIMAL).unwrap();
+    project.tree(&["--container", "--verbose"]).unwrap();
+    let out = project.path().join("output");
+
+    let repo = format!("--repo={}", out.join("repo"));
+    success(Command::new("ostree").args([&repo, "fsck"])).unwrap();
+    assert_eq!(project.commit("test/minimal").unwrap().len(), 64);
+
+    let oci = format!("oci:{}", out.join("test_minimal.oci"));
+    let inspected = stdout(&success(Command::new("skopeo").args(["inspect", &oci])).unwrap());
+    assert!(inspected.contains("\"containers.bootc\": \"1\""), "{inspected}");
+
+    let podman = Podman::new();
+    success(podman.command(&["load", "-i"]).arg(out.join("test_minimal.tar"))).unwrap();
+    let image = "localhost/test/minimal:latest";
+    assert_eq!(podman.run(image, &["echo", "Hello from bootc!"]), "Hello from bootc!\n");
+    assert_eq!(podman.run(image, &["dpkg", "--audit"]), "");
+    let listed = podman.run(image, &["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"]);
+    assert!(listed.lines().count() > 50 && listed.lines().all(|l| l.starts_with("ii ")), "{listed}");
+    let wrong = podman.run(image, &["dpkg", "-V"]);
+    assert_eq!(wrong.lines().filter(|l| !l.contains("/usr/share/doc/")).collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[test]
+fn unchanged_inputs_do_no_work() {
+    if !privileged("unchanged_inputs_do_no_work") {
+        return;
+    }
+    let project = Project::new(MINIMAL).unwrap();
+    project.tree(&["--touch-if-changed", "touched"]).unwrap();
+    assert!(project.path().join("touched").exists());
+    std::fs::remove_file(project.path().join("touched")).unwrap();
+    let commit = project.commit("test/minimal").unwrap();
+    let output = project.tree(&["--touch-if-changed", "touched"]).unwrap();
+    let text = stdout(&output) + &apt_ostree_testkit::stderr(&output);
+    assert!(text.contains("unchanged") || text.contains("No apparent changes"), "{text}");
+    assert!(!project.path().join("touched").exists());
+    assert_eq!(project.commit("test/minimal").unwrap(), commit);
+    let mut same = project.compose("tree", &["tree.yaml", "--unchanged-exit-77"]).unwrap();
+    assert_eq!(same.output().unwrap().status.code(), Some(77));
+}
+
+#[test]
+fn compose_json_and_commitid_are_written_without_moving_the_ref() {
+    if !privileged("compose_json_and_commitid_are_written_without_moving_the_ref") {
+        return;
+    }
+    let project = Project::new(MINIMAL).unwrap();
+    let metadata = project.write("meta.json", "{\"com.example.number\": 7, \"com.example.list\": [\"a\"]}").unwrap();
+    project
+        .tree(&[
+            "--write-composejson-to", "compose.json", "--write-commitid-to", "id",
+            "--add-metadata-string", "com.example.word=hello", "--add-metadata-from-json", metadata.as_str(),
+        ])
+        .unwrap();
+    let id = std::fs::read_to_string(project.path().join("id")).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(project.path().join("compose.json")).unwrap()).unwrap();
+    assert_eq!(json["ostree-commit"], id.trim());
+    assert!(json["rpm-ostree-inputhash"].as_str().is_some_and(|h| h.len() == 64));
+    assert!(project.commit("test/minimal").is_err(), "the ref must not move with --write-commitid-to");
+    let repo = format!("--repo={}", project.path().join("output/repo"));
+    let word = success(Command::new("ostree").args([&repo, "show", "--print-metadata-key=com.example.word", id.trim()])).unwrap();
+    assert_eq!(stdout(&word).trim(), "'hello'");
+}
+
+#[test]
+fn dry_run_and_print_only_write_nothing() {
+    if !privileged("dry_run_and_print_only_write_nothing") {
+        return;
+    }
+    let project = Project::new(MINIMAL).unwrap();
+    let plan = project.tree(&["--dry-run"]).unwrap();
+    assert!(stdout(&plan).contains("systemd"), "{}", stdout(&plan));
+    let printed = stdout(&project.tree(&["--print-only"]).unwrap());
+    let json: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(json["ref"], "test/minimal");
+    assert!(project.commit("test/minimal").is_err());
+}
+
+#[test]
+fn a_lockfile_needs_no_network_and_gives_the_same_commit() {
+    if !privileged("a_lockfile_needs_no_network_and_gives_the_same_commit") {
+        return;
+    }
+    let first = Project::new(MINIMAL).unwrap();
+    first.tree(&["--write-lockfile-to", "lock.json"]).unwrap();
+    let lock = std::fs::read_to_string(first.path().join("lock.json")).unwrap();
+    let second = Project::new(MINIMAL).unwrap();
+    second.write("lock.json", &lock).unwrap();
+    let mut command = second.compose("tree", &["tree.yaml", "--lockfile", "lock.json", "--lockfile-strict", "--mirror", "http://127.0.0.1:9/none"]).unwrap();
+    success(&mut command).unwrap();
+    assert_eq!(first.commit("test/minimal").unwrap(), second.commit("test/minimal").unwrap());
+}
+
+#[test]
+fn a_failing_script_names_package_and_shows_its_output() {
+    if !privileged("a_failing_script_names_package_and_shows_its_output") {
+        return;
+    }
+    let project = Project::new(MINIMAL).unwrap();
+    build_deb(&project, "broken-postinst", "#!/bin/sh\necho about to break\nexit 7\n");
+    project.write("tree.yaml", &(MINIMAL.to_owned() + "    - broken-postinst\nlocal-packages:\n  - broken-postinst.deb\n")).unwrap();
+    let text = failure(&mut project.compose("tree", &["tree.yaml"]).unwrap(), 1).unwrap();
+    assert!(text.contains("broken-postinst") && text.contains("about to break"), "{text}");
+    assert!(project.commit("test/minimal").is_err());
+}
+
+/// Builds a small package with a postinst in the project's directory.
+fn build_deb(project: &Project, name: &str, postinst: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let control = format!("Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: Test <test@example.org>\nDescription: test\n");
+    project.write(&format!("{name}/DEBIAN/control"), &control).unwrap();
+    let path = project.write(&format!("{name}/DEBIAN/postinst"), postinst).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    project.write(&format!("{name}/usr/share/{name}/file"), "content\n").unwrap();
+    let mut command = Command::new("dpkg-deb");
+    command.current_dir(project.path()).args(["--root-owner-group", "-b", name, &format!("{name}.deb")]);
+    success(&mut command).unwrap();
+}

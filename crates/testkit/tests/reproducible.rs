@@ -1,0 +1,82 @@
+//! The same treefile and lockfile give the same commit and the same image, whatever surrounds the
+//! run.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::process::Command;
+
+use apt_ostree_testkit::{MINIMAL, Project, privileged, stdout, success};
+
+/// Commit checksum and image digest of one run.
+#[derive(Debug, PartialEq, Eq)]
+struct Made {
+    commit: String,
+    digest: String,
+}
+
+/// Composes with `lock` in a project of its own, below `wrapper`.
+fn made(treefile: &str, lock: &str, own_cache: bool, wrapper: &[&str], args: &[&str]) -> Made {
+    let mut project = Project::new(treefile).unwrap();
+    if own_cache {
+        let shared = project.cache().to_owned();
+        project = project.with_own_cache().unwrap();
+        // The downloads are shared; everything made from them is not.
+        for part in ["debs", "apt"] {
+            let (from, to) = (shared.join(part), project.cache().join(part));
+            success(Command::new("cp").arg("-a").arg(from).arg(to)).unwrap();
+        }
+    }
+    project.write("lock.json", lock).unwrap();
+    let mut compose = project.compose("tree", &["tree.yaml", "--lockfile", "lock.json", "--lockfile-strict", "--format", "oci"]).unwrap();
+    compose.args(args);
+    let mut command = match wrapper {
+        [] => compose,
+        [program, rest @ ..] => {
+            let mut command = Command::new(program);
+            command.args(rest).arg(compose.get_program()).args(compose.get_args()).current_dir(project.path());
+            command
+        }
+    };
+    success(&mut command).unwrap();
+    let name = treefile.lines().find_map(|l| l.strip_prefix("ref: ")).unwrap();
+    let layout = format!("oci:{}", project.path().join("output").join(format!("{}.oci", name.replace('/', "_"))));
+    let digest = success(Command::new("skopeo").args(["inspect", "--format", "{{.Digest}}", &layout])).unwrap();
+    Made { commit: project.commit(name).unwrap(), digest: stdout(&digest).trim().to_owned() }
+}
+
+fn lock_of(treefile: &str) -> String {
+    let project = Project::new(treefile).unwrap();
+    project.tree(&["--write-lockfile-to", "lock.json"]).unwrap();
+    std::fs::read_to_string(project.path().join("lock.json")).unwrap()
+}
+
+fn all_surroundings_give_the_same(treefile: &str) {
+    let lock = lock_of(treefile);
+    let first = made(treefile, &lock, true, &[], &[]);
+    let variants: [(&str, bool, &[&str], &[&str]); 6] = [
+        ("cold cache, other directory", true, &[], &[]),
+        ("warm cache", false, &[], &[]),
+        ("umask 077", true, &["sh", "-c", "umask 077; exec \"$@\"", "sh"], &[]),
+        ("time zone and locale", false, &["env", "TZ=Asia/Kathmandu", "LC_ALL=tr_TR.UTF-8", "LANG=de_DE"], &[]),
+        ("one thread", true, &[], &["--threads", "1"]),
+        ("another clock", false, &["faketime", "-f", "+400d"], &[]),
+    ];
+    for (name, own_cache, wrapper, args) in variants {
+        assert_eq!(made(treefile, &lock, own_cache, wrapper, args), first, "{name}");
+    }
+}
+
+#[test]
+fn the_minimal_set_is_reproducible() {
+    if privileged("the_minimal_set_is_reproducible") {
+        all_surroundings_give_the_same(MINIMAL);
+    }
+}
+
+#[test]
+fn the_bootable_set_is_reproducible() {
+    if !privileged("the_bootable_set_is_reproducible") {
+        return;
+    }
+    let treefile = include_str!("../../../examples/bootable.yaml");
+    all_surroundings_give_the_same(treefile);
+}
