@@ -60,7 +60,7 @@ pub(crate) fn enter(sandbox: &Sandbox) -> Result<(), Failure> {
         } => mount_overlay(lowers, upper, work)?,
         Root::Dir(dir) => mount_dir(dir)?,
     };
-    let target = Target {
+    let mut target = Target {
         root,
         create: sandbox.create_mountpoints,
     };
@@ -80,6 +80,8 @@ pub(crate) fn enter(sandbox: &Sandbox) -> Result<(), Failure> {
             flags | MountFlags::RDONLY
         };
         let inside = relative(&bind.target).unwrap_or(&bind.target);
+        // What is below /run is not the target's but in the file system just mounted there.
+        target.create = sandbox.create_mountpoints || inside.starts_with("run");
         target.bind(&bind.source, inside.as_str(), flags)?;
     }
     pivot(&target.root)

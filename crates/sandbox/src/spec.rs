@@ -58,7 +58,8 @@ pub struct Sandbox {
     pub max_pids: u32,
     /// How many bytes of output are handed on.
     pub output_limit: u64,
-    /// Creates mount points that the target lacks. They then show up in the target.
+    /// Creates mount points that the target lacks. They then show up in the target; those of binds
+    /// below `/run`, which is a file system of the sandbox, are always created.
     pub create_mountpoints: bool,
 }
 

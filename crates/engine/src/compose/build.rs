@@ -154,7 +154,8 @@ pub(super) fn build(run: &Run<'_>, resolved: &Resolved, debs: &[Utf8PathBuf], pr
     }
     check_ids(run, resolved, previous, &finished.tree)?;
     let kernel = postprocess::find_kernel(&finished.tree)?.map(|k| k.version);
-    let facts = lint::Facts { container: resolved.spec.container, packages: &configured.packages, initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()) };
+    let container = resolved.spec.container || has_no_kernel(&finished.tree);
+    let facts = lint::Facts { container, packages: &configured.packages, initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()) };
     run_lints(run, &finished.tree, &facts, lint)?;
     Ok(Built { tree: finished.tree, packages: configured.packages, kernel, timestamp, version })
 }
@@ -180,10 +181,16 @@ pub(super) fn finish_rootdir(run: &Run<'_>, tree: Tree, spec: Option<&ComposeSpe
     for warning in &finished.report.warnings {
         run.reporter.warning(warning.clone());
     }
-    let facts = lint::Facts { container: options.container, packages: &[], initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()) };
+    let container = options.container || has_no_kernel(&finished.tree);
+    let facts = lint::Facts { container, packages: &[], initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()) };
     run_lints(run, &finished.tree, &facts, lint)?;
     let kernel = postprocess::find_kernel(&finished.tree)?.map(|k| k.version);
     Ok(Built { tree: finished.tree, packages: Vec::new(), kernel, timestamp, version: None })
+}
+
+/// A tree without any kernel modules is a container's, whether the treefile says so or not.
+fn has_no_kernel(tree: &Tree) -> bool {
+    tree.dir("usr/lib/modules").is_none_or(|dir| dir.entries.is_empty())
 }
 
 fn run_lints(run: &Run<'_>, tree: &Tree, facts: &lint::Facts<'_>, options: &LintOptions) -> Result<()> {

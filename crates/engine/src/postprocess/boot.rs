@@ -65,13 +65,9 @@ pub(super) fn place_kernel(work: &mut Work<'_>, initramfs: Option<File>) -> Resu
                 .with_hint("drop the package that needs linux-image, or 'container: true'")
                 .into());
         }
-        (None, false) => {
-            return Err(
-                Kinded::new(ErrorKind::InvalidInput, "the tree has no kernel")
-                    .with_hint("add a linux-image package, or set 'container: true'")
-                    .into(),
-            );
-        }
+        (None, false) => work.warn(
+            "the tree has no kernel and can't boot on a machine; add a linux-image package, or set 'container: true'",
+        ),
         (None, true) => {}
         (Some(kernel), false) => move_kernel(work, &kernel, initramfs)?,
     }
