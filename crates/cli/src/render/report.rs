@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use apt_ostree_fsx::escape;
 use apt_ostree_model::compose::{ComposeReport, ImageFormat, ImageReport, Outcome, PackageDiff};
@@ -37,6 +38,28 @@ pub fn outcome_text(outcome: &Outcome, timings: &Timings, verbose: bool) -> Stri
             timing_line(timings)
         ),
         Outcome::Composed(report) => composed_text(report, timings, verbose),
+    }
+}
+
+/// Makes paths below `directory` relative to it, as the user would type them there.
+pub(super) fn shorten_paths(outcome: &mut Outcome, directory: &Path) {
+    let shorten = |path: &mut PathBuf| {
+        if let Ok(short) = path.strip_prefix(directory)
+            && short != Path::new("")
+        {
+            *path = short.to_owned();
+        }
+    };
+    match outcome {
+        Outcome::Root { path } => shorten(path),
+        Outcome::Composed(report) => {
+            report.repo.iter_mut().for_each(shorten);
+            report
+                .images
+                .iter_mut()
+                .for_each(|image| shorten(&mut image.path));
+        }
+        Outcome::Unchanged { .. } | Outcome::Planned { .. } | Outcome::Downloaded { .. } => {}
     }
 }
 

@@ -227,6 +227,32 @@ fn verbose_adds_checksums_and_package_changes() {
 }
 
 #[test]
+fn paths_below_the_current_directory_are_short() {
+    let mut long = report();
+    long.repo = Some("/w/output/repo".into());
+    long.images = vec![
+        image(ImageFormat::Oci, "/w/output/x.oci", 1),
+        image(ImageFormat::Oci, "/w", 1),
+        image(ImageFormat::Oci, "/www/x.oci", 1),
+    ];
+    let mut outcome = Outcome::Composed(long);
+    report::shorten_paths(&mut outcome, "/w".as_ref());
+    let Outcome::Composed(short) = outcome else {
+        panic!("still a compose")
+    };
+    assert_eq!(short.repo, Some("output/repo".into()));
+    let paths: Vec<_> = short
+        .images
+        .iter()
+        .map(|image| image.path.to_str())
+        .collect();
+    assert_eq!(
+        paths,
+        [Some("output/x.oci"), Some("/w"), Some("/www/x.oci")]
+    );
+}
+
+#[test]
 fn unchanged_says_how_to_go_on_anyway() {
     let outcome = Outcome::Unchanged {
         r#ref: Some("test/minimal".to_owned()),

@@ -10,7 +10,7 @@ use apt_ostree_model::{ErrorKind, Event, Step};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::lines::{Level, Line, Lines};
-use super::report::{Timings, outcome_text};
+use super::report::{Timings, outcome_text, shorten_paths};
 use crate::cli::Verbosity;
 
 /// So many lines of output are shown after a script failed.
@@ -82,7 +82,11 @@ impl View {
         if !self.json && (self.level > Level::Quiet || asked_for) {
             self.timings.total = self.started.elapsed().as_secs_f64();
             let verbose = self.level == Level::Verbose;
-            print(&outcome_text(outcome, &self.timings, verbose));
+            let mut outcome = outcome.clone();
+            if let Ok(directory) = std::env::current_dir() {
+                shorten_paths(&mut outcome, &directory);
+            }
+            print(&outcome_text(&outcome, &self.timings, verbose));
         }
     }
 
@@ -156,9 +160,10 @@ fn hidden_bar() -> ProgressBar {
 fn update_bar(bar: &ProgressBar, event: &Event) {
     match event {
         Event::StepStarted { step } => {
-            bar.reset();
-            bar.unset_length();
+            // In this order: each call draws.
             show_spinner(bar, *step);
+            bar.unset_length();
+            bar.reset();
         }
         Event::StepProgress {
             step,
