@@ -6,6 +6,8 @@ log=$(mktemp)
 trap 'rm -f "$log" "$log.status"' EXIT
 
 run_all() {
+    # End-to-end tests run the programs.
+    cargo build --workspace || return
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --no-fail-fast "$@" || echo 1 >"$log.status"
     else
@@ -16,7 +18,7 @@ run_all() {
     cargo test --workspace --no-fail-fast --doc || echo 1 >"$log.status"
 }
 
-run_all "$@" 2>&1 | tee "$log"
+{ run_all "$@" || echo 1 >"$log.status"; } 2>&1 | tee "$log"
 # nextest: "Summary [ 1.2s] 9 tests run: 8 passed (1 slow), 1 failed, 2 skipped"
 # libtest: "test result: FAILED. 8 passed; 1 failed; 0 ignored; ..."
 awk '

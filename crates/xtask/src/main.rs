@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bench;
 mod book;
 mod completions;
 mod man;
@@ -19,6 +20,8 @@ const USAGE: &str = "usage: xtask dist DIR    write man pages and completions to
        xtask generate    write the treefile reference and its JSON schema again
        xtask generate --check
                          fail when they differ from what would be written
+       xtask bench [SET...]
+                         measure against ordinary tools
 ";
 
 fn main() -> ExitCode {
@@ -38,10 +41,18 @@ fn run(args: &[&str]) -> Result<()> {
     match args {
         ["dist", dir] => dist(Path::new(dir)),
         ["book", dir] => book::write(&top().join("docs/src"), Path::new(dir)),
+        ["bench", sets @ ..] => bench(sets),
         ["generate"] => treefile_docs::write(&top()),
         ["generate", "--check"] => treefile_docs::check(&top()),
         _ => bail!("{USAGE}"),
     }
+}
+
+fn bench(sets: &[&str]) -> Result<()> {
+    let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+    let table = bench::run(&sets)?;
+    std::io::stdout().write_all(table.as_bytes())?;
+    Ok(())
 }
 
 /// Everything that `make install` installs beside the programs.
