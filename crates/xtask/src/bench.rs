@@ -57,9 +57,16 @@ pub(crate) fn run(args: &[String]) -> Result<String> {
 fn header() -> Result<String> {
     let cores = std::thread::available_parallelism()?;
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or(": unknown");
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .unwrap_or(": unknown");
     let mut text = String::from("# Benchmarks\n\n");
-    writeln!(text, "Made by `make bench` on {cores} cores ({}).\n", model.trim_start_matches([' ', '\t', ':']))?;
+    writeln!(
+        text,
+        "Made by `make bench` on {cores} cores ({}).\n",
+        model.trim_start_matches([' ', '\t', ':'])
+    )?;
     text.push_str(
         "All `.deb` files are there before. **a**: `mmdebstrap` to a directory, `ostree commit` to a bare\n\
          repository, `tar | gzip` to one OCI layer. **b**: ours with an empty cache. **c**: ours with a warm cache\n\
@@ -70,15 +77,30 @@ fn header() -> Result<String> {
 }
 
 fn table(name: &str, rows: &[(&'static str, Figures)]) -> Result<String> {
-    let mut text = format!("\n## {name}\n\n| run | wall s | ratio to a | CPU s | peak MiB |\n|---|---|---|---|---|\n");
+    let mut text = format!(
+        "\n## {name}\n\n| run | wall s | ratio to a | CPU s | peak MiB |\n|---|---|---|---|---|\n"
+    );
     let base = rows.first().map_or(1.0, |(_, f)| f.wall);
     for (run, f) in rows {
-        let Figures { wall, cpu, peak_mib, .. } = f;
-        writeln!(text, "| {run} | {wall:.2} | 1/{:.1} | {cpu:.2} | {peak_mib:.0} |", base / wall)?;
+        let Figures {
+            wall,
+            cpu,
+            peak_mib,
+            ..
+        } = f;
+        writeln!(
+            text,
+            "| {run} | {wall:.2} | 1/{:.1} | {cpu:.2} | {peak_mib:.0} |",
+            base / wall
+        )?;
     }
     text.push_str("\nSeconds per step:\n\n");
     for (run, f) in rows {
-        let steps: Vec<String> = f.steps.iter().map(|(step, seconds)| format!("{step} {seconds:.2}")).collect();
+        let steps: Vec<String> = f
+            .steps
+            .iter()
+            .map(|(step, seconds)| format!("{step} {seconds:.2}"))
+            .collect();
         writeln!(text, "- {run}: {}", steps.join(", "))?;
     }
     Ok(text)
@@ -100,11 +122,15 @@ impl Bench {
         let root = std::env::current_dir()?;
         let dir = root.join("target/bench").join(name);
         std::fs::create_dir_all(&dir)?;
-        let text = std::fs::read_to_string(treefile).with_context(|| format!("reading {treefile}"))?;
+        let text =
+            std::fs::read_to_string(treefile).with_context(|| format!("reading {treefile}"))?;
         let (base, leaf) = (dir.join("base.yaml"), dir.join("leaf.yaml"));
         std::fs::write(&base, &text)?;
         // The including file's packages come last, as a user would add one.
-        std::fs::write(&leaf, format!("include: base.yaml\npackages:\n  - {LEAF}\n"))?;
+        std::fs::write(
+            &leaf,
+            format!("include: base.yaml\npackages:\n  - {LEAF}\n"),
+        )?;
         let bench = Self {
             treefile: base,
             leaf_treefile: leaf,
@@ -117,8 +143,13 @@ impl Bench {
         for treefile in [&bench.treefile, &bench.leaf_treefile] {
             let cache = bench.dir.join("download");
             let mut command = Command::new(&bench.program);
-            command.args(["compose", "tree", "--download-only-debs", "--cachedir"]).arg(cache);
-            command.arg("--repo").arg(bench.dir.join("unused-repo")).arg(treefile);
+            command
+                .args(["compose", "tree", "--download-only-debs", "--cachedir"])
+                .arg(cache);
+            command
+                .arg("--repo")
+                .arg(bench.dir.join("unused-repo"))
+                .arg(treefile);
             check(command.stdout(Stdio::null()))?;
         }
         Ok(bench)
@@ -127,8 +158,18 @@ impl Bench {
     fn measure(&self) -> Result<Vec<(&'static str, Figures)>> {
         let peer = self.peer()?;
         let cache = self.fresh("cache")?;
-        check(Command::new("cp").args(["-al"]).arg(&self.debs).arg(cache.join("debs")))?;
-        check(Command::new("cp").args(["-a"]).arg(&self.lists).arg(cache.join("apt")))?;
+        check(
+            Command::new("cp")
+                .args(["-al"])
+                .arg(&self.debs)
+                .arg(cache.join("debs")),
+        )?;
+        check(
+            Command::new("cp")
+                .args(["-a"])
+                .arg(&self.lists)
+                .arg(cache.join("apt")),
+        )?;
         let cold = self.compose(&self.treefile, &cache, "cold")?;
         let warm = self.compose(&self.treefile, &cache, "warm")?;
         let leaf = self.compose(&self.leaf_treefile, &cache, "leaf")?;
@@ -163,8 +204,23 @@ impl Bench {
         let out = self.dir.join(name);
         let events = self.dir.join(format!("{name}.jsonl"));
         let mut command = Command::new(&self.program);
-        command.args(["compose", "tree", "--json", "--format", "oci", "--offline", "--cachedir"]).arg(cache);
-        command.arg("--repo").arg(out.join("repo")).arg("--output-dir").arg(&out).arg(treefile);
+        command
+            .args([
+                "compose",
+                "tree",
+                "--json",
+                "--format",
+                "oci",
+                "--offline",
+                "--cachedir",
+            ])
+            .arg(cache);
+        command
+            .arg("--repo")
+            .arg(out.join("repo"))
+            .arg("--output-dir")
+            .arg(&out)
+            .arg(treefile);
         let mut figures = timed(&command, std::fs::File::create(&events)?.into())?;
         figures.steps = steps(&std::fs::read_to_string(&events)?);
         Ok(figures)
@@ -186,14 +242,32 @@ impl Bench {
         let mut all = Vec::new();
         let include = format!("--include={}", names.trim().replace('\n', ","));
         let mut mmdebstrap = Command::new("mmdebstrap");
-        mmdebstrap.args(["--quiet", "--variant=essential", "--format=directory", &include, "trixie"]).arg(&root).arg(&source);
+        mmdebstrap
+            .args([
+                "--quiet",
+                "--variant=essential",
+                "--format=directory",
+                &include,
+                "trixie",
+            ])
+            .arg(&root)
+            .arg(&source);
         all.push(step("mmdebstrap", &mut mmdebstrap)?);
         let dev = root.join("dev");
         std::fs::remove_dir_all(&dev)?;
         std::fs::create_dir(&dev)?;
         check(Command::new("ostree").args([&repo, "init", "--mode=bare"]))?;
-        all.push(step("commit", Command::new("ostree").args([&repo, "commit", "--branch=peer"]).arg(&root))?);
-        let layer = format!("tar -C '{}' --numeric-owner --sort=name -cf - . | gzip -n > '{}'", root.display(), out.join("layer.tar.gz").display());
+        all.push(step(
+            "commit",
+            Command::new("ostree")
+                .args([&repo, "commit", "--branch=peer"])
+                .arg(&root),
+        )?);
+        let layer = format!(
+            "tar -C '{}' --numeric-owner --sort=name -cf - . | gzip -n > '{}'",
+            root.display(),
+            out.join("layer.tar.gz").display()
+        );
         all.push(step("gzip", Command::new("sh").args(["-c", &layer]))?);
         std::fs::remove_dir_all(&root)?;
         Ok(Figures {
@@ -208,23 +282,51 @@ impl Bench {
     fn flat_repository(&self) -> Result<PathBuf> {
         let flat = self.fresh("flat")?;
         let mut command = Command::new(&self.program);
-        command.args(["compose", "tree", "--dry-run", "--json", "--offline", "--cachedir"]).arg(self.dir.join("download"));
-        command.arg("--repo").arg(self.dir.join("unused-repo")).arg(&self.treefile);
+        command
+            .args([
+                "compose",
+                "tree",
+                "--dry-run",
+                "--json",
+                "--offline",
+                "--cachedir",
+            ])
+            .arg(self.dir.join("download"));
+        command
+            .arg("--repo")
+            .arg(self.dir.join("unused-repo"))
+            .arg(&self.treefile);
         let output = command.stderr(Stdio::inherit()).output()?;
-        let last = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned();
+        let last = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .to_owned();
         let reply: Value = serde_json::from_str(&last).context("reading the plan")?;
-        let packages = reply["finished"]["plan"]["packages"].as_array().context("the plan has no packages")?;
+        let packages = reply["finished"]["plan"]["packages"]
+            .as_array()
+            .context("the plan has no packages")?;
         let mut names = String::new();
         for package in packages {
             let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
-            let file = flat.join(format!("{}_{}_{}.deb", text("name"), text("version").replace(':', "%3a"), text("arch")));
+            let file = flat.join(format!(
+                "{}_{}_{}.deb",
+                text("name"),
+                text("version").replace(':', "%3a"),
+                text("arch")
+            ));
             std::fs::hard_link(self.debs.join(format!("{}.deb", text("sha256"))), file)?;
             names.push_str(&text("name"));
             names.push('\n');
         }
         std::fs::write(flat.join("names"), names)?;
         let index = std::fs::File::create(flat.join("Packages"))?;
-        check(Command::new("apt-ftparchive").args(["packages", "."]).current_dir(&flat).stdout(index))?;
+        check(
+            Command::new("apt-ftparchive")
+                .args(["packages", "."])
+                .current_dir(&flat)
+                .stdout(index),
+        )?;
         Ok(flat)
     }
 }
@@ -232,11 +334,17 @@ impl Bench {
 /// Step names and seconds of the events; steps that run twice are added up.
 fn steps(events: &str) -> Vec<(String, f64)> {
     let mut steps: Vec<(String, f64)> = Vec::new();
-    for event in events.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+    for event in events
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+    {
         if event["event"] != "step-finished" {
             continue;
         }
-        let (name, seconds) = (event["step"].as_str().unwrap_or_default(), event["seconds"].as_f64().unwrap_or_default());
+        let (name, seconds) = (
+            event["step"].as_str().unwrap_or_default(),
+            event["seconds"].as_f64().unwrap_or_default(),
+        );
         match steps.iter_mut().find(|(n, _)| n == name) {
             Some((_, sum)) => *sum += seconds,
             None => steps.push((name.to_owned(), seconds)),
@@ -246,7 +354,9 @@ fn steps(events: &str) -> Vec<(String, f64)> {
 }
 
 fn check(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("starting {command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
 }
@@ -255,13 +365,30 @@ fn check(command: &mut Command) -> Result<()> {
 fn timed(command: &Command, stdout: Stdio) -> Result<Figures> {
     let report = tempfile::NamedTempFile::new()?;
     let mut time = Command::new("/usr/bin/time");
-    time.args(["-f", "%U %S %M", "-o"]).arg(report.path()).arg(command.get_program()).args(command.get_args());
+    time.args(["-f", "%U %S %M", "-o"])
+        .arg(report.path())
+        .arg(command.get_program())
+        .args(command.get_args());
     let start = Instant::now();
-    let status = time.stdin(Stdio::null()).stdout(stdout).status().context("starting /usr/bin/time")?;
+    let status = time
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .status()
+        .context("starting /usr/bin/time")?;
     let wall = start.elapsed().as_secs_f64();
     ensure!(status.success(), "{command:?} ended with {status}");
     let text = std::fs::read_to_string(report.path())?;
-    let numbers: Vec<f64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    let [user, system, peak] = numbers[..] else { bail!("unexpected report of time(1): {text}") };
-    Ok(Figures { wall, cpu: user + system, peak_mib: peak / 1024.0, steps: Vec::new() })
+    let numbers: Vec<f64> = text
+        .split_whitespace()
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    let [user, system, peak] = numbers[..] else {
+        bail!("unexpected report of time(1): {text}")
+    };
+    Ok(Figures {
+        wall,
+        cpu: user + system,
+        peak_mib: peak / 1024.0,
+        steps: Vec::new(),
+    })
 }

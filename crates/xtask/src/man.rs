@@ -87,7 +87,7 @@ fn common_sections(related: &[String]) -> Roff {
 const ENVIRONMENT: [(&str, &str); 6] = [
     (
         "SOURCE_DATE_EPOCH",
-        "Time of the commit in seconds since 1970, instead of the newest package index's date.",
+        "Time of the commit in seconds since 1970, instead of that of the newest package.",
     ),
     (
         "http_proxy, https_proxy",
