@@ -170,25 +170,20 @@ impl Session {
         )
     }
 
-    /// The treefile's repos with their URLs, one entry per URL, without generated ones.
+    /// The treefile's repos with their URLs, one entry per URL, without those of this machine.
     pub fn image_sources(&self) -> Vec<ImageSource> {
         let mut found: Vec<ImageSource> = Vec::new();
         for repo in &self.config.spec.repos {
-            let own = self
-                .sources
-                .list
-                .iter()
-                .filter(|s| s.repo == repo.name && !s.generated);
-            for source in own {
-                let same = |s: &&mut ImageSource| s.repo.name == repo.name && s.url == source.uri;
+            for (_, suite, url) in self.sources.image.iter().filter(|(name, ..)| *name == repo.name) {
+                let same = |s: &&mut ImageSource| s.repo.name == repo.name && s.url == *url;
                 match found.iter_mut().find(same) {
-                    Some(known) => known.repo.suites.push(source.suite.clone()),
+                    Some(known) => known.repo.suites.push(suite.clone()),
                     None => found.push(ImageSource {
                         repo: RepoSpec {
-                            suites: vec![source.suite.clone()],
+                            suites: vec![suite.clone()],
                             ..repo.clone()
                         },
-                        url: source.uri.clone(),
+                        url: url.clone(),
                     }),
                 }
             }

@@ -140,6 +140,21 @@ pub(crate) struct Sources {
     pub(crate) debs: Vec<LocalDeb>,
     /// Foreign architectures in use.
     pub(crate) foreign: Vec<Arch>,
+    /// Repo, suite and base URL of what an image's own apt is to use.
+    pub(crate) image: Vec<(String, String, String)>,
+}
+
+/// What an image's own apt is to use: repos on a server, as far as their URL is known. The same
+/// whether packages come from the repos or from a lockfile.
+fn image_sources(config: &AptConfig, host: &[SourceFile]) -> Vec<(String, String, String)> {
+    let suites = |repo: &RepoSpec| repo.suites.clone();
+    let all = config.spec.repos.iter().flat_map(|repo| suites(repo).into_iter().map(move |s| (repo, s)));
+    all.filter_map(|(repo, suite)| {
+        let url = base_url(config, repo, &suite, host).ok()?;
+        let local = uri::file_path(&url).is_some();
+        (!local).then(|| (repo.name.clone(), suite, format!("{}/", url.trim_end_matches('/'))))
+    })
+    .collect()
 }
 
 /// Architectures that requests and repos name besides that of the tree.
@@ -166,6 +181,8 @@ pub(crate) fn resolve(config: &AptConfig) -> Result<Sources> {
     files::make_dir(&local_dir).with_context(|| format!("creating '{local_dir}'"))?;
     let debs = localrepo::read_debs(&spec.local_packages, &local_dir.join("packages.json"))?;
     let foreign = foreign(spec, &debs);
+    let host = mirror::host_files(Utf8Path::new("/etc/apt"));
+    let image = image_sources(config, &host);
     let mut list = Vec::new();
     if let Some(lock) = config.lock.as_ref().filter(|lock| lock.is_strict()) {
         let stanzas: Vec<String> = lock
@@ -185,6 +202,7 @@ pub(crate) fn resolve(config: &AptConfig) -> Result<Sources> {
             list,
             debs,
             foreign,
+            image,
         });
     }
     if !debs.is_empty() {
@@ -197,7 +215,6 @@ pub(crate) fn resolve(config: &AptConfig) -> Result<Sources> {
             &foreign,
         )?);
     }
-    let host = mirror::host_files(Utf8Path::new("/etc/apt"));
     for repo in &spec.repos {
         list.extend(resolve_repo(config, repo, &foreign, &host)?);
     }
@@ -213,6 +230,7 @@ pub(crate) fn resolve(config: &AptConfig) -> Result<Sources> {
         list,
         debs,
         foreign,
+        image,
     })
 }
 

@@ -26,6 +26,9 @@ packages:
     - systemd
 ";
 
+/// Arguments of a compose from `lock.json` alone.
+pub const LOCKED: [&str; 3] = ["--lockfile", "lock.json", "--lockfile-strict"];
+
 /// A directory with a treefile, in which composes run.
 #[derive(Debug)]
 pub struct Project {
@@ -55,6 +58,20 @@ impl Project {
         self.cache = self.path().join("cache");
         std::fs::create_dir_all(&self.cache)?;
         Ok(self)
+    }
+
+    /// Makes a project whose cache is its own and holds the downloaded packages only, with their
+    /// versions locked in `lock.json`: composes with [`LOCKED`] need no network.
+    ///
+    /// # Errors
+    /// When the packages can't be downloaded.
+    pub fn isolated(treefile: &str) -> Result<Self> {
+        let project = Self::new(treefile)?;
+        project.tree(&["--download-only-debs", "--write-lockfile-to", "lock.json"])?;
+        let debs = project.cache().join("debs");
+        let project = project.with_own_cache()?;
+        success(Command::new("cp").arg("-al").arg(debs).arg(project.cache()))?;
+        Ok(project)
     }
 
     /// The project's directory.
@@ -204,7 +221,8 @@ fn profile_dir() -> Result<Utf8PathBuf> {
 pub fn privileged(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("SKIPPED {test}: needs root\n").as_bytes());
+        let line = format!("SKIPPED {test}: needs root\n");
+        drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()));
     }
     root
 }

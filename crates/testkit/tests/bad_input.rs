@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use apt_ostree_testkit::{MINIMAL, Project, failure, privileged, success};
+use apt_ostree_testkit::{LOCKED, MINIMAL, Project, failure, privileged, success};
 
 /// The error that a treefile gives. Nothing may be written.
 fn error_of(treefile: &str) -> String {
@@ -58,7 +58,7 @@ fn a_missing_mirror_says_what_to_give() {
     if !privileged("a_missing_mirror_says_what_to_give") {
         return;
     }
-    let text = error_of(&MINIMAL.replace("- name: debian", "- name: debian\n    distribution: ubuntu"));
+    let text = error_of(&MINIMAL.replace("- name: debian", "- name: debian\n    distribution: ubuntu\n    suite: noble"));
     assert!(text.contains("--mirror") || text.contains("ubuntu-keyring") || text.contains("ubuntu-archive-keyring"), "{text}");
 }
 
@@ -95,14 +95,9 @@ fn a_damaged_cache_is_noticed_and_mended() {
     if !privileged("a_damaged_cache_is_noticed_and_mended") {
         return;
     }
-    let project = Project::new(MINIMAL).unwrap();
-    project.tree(&["--download-only-debs"]).unwrap();
-    let shared = project.cache().to_owned();
-    let project = project.with_own_cache().unwrap();
-    for part in ["debs", "apt"] {
-        success(Command::new("cp").arg("-a").arg(shared.join(part)).arg(project.cache().join(part))).unwrap();
-    }
-    project.tree(&["--offline", "--format", "oci"]).unwrap();
+    let project = Project::isolated(MINIMAL).unwrap();
+    let args = [LOCKED.as_slice(), &["--format", "oci"]].concat();
+    project.tree(&args).unwrap();
     let good = project.commit("test/minimal").unwrap();
     let text = success(Command::new("find").arg(project.cache().join("repo/objects")).args(["-name", "*.file", "-size", "+20k"])).unwrap();
     let text = apt_ostree_testkit::stdout(&text);
@@ -119,9 +114,10 @@ fn a_damaged_cache_is_noticed_and_mended() {
     }
     std::fs::remove_dir_all(project.path().join("output")).unwrap();
     // Damage may be reported once; then the cache is clean again.
-    let mut command = project.compose("tree", &["tree.yaml", "--offline", "--format", "oci"]).unwrap();
+    let mut command = project.compose("tree", &["tree.yaml"]).unwrap();
+    command.args(&args);
     if !command.output().unwrap().status.success() {
-        project.tree(&["--offline", "--format", "oci"]).unwrap();
+        project.tree(&args).unwrap();
     }
     assert_eq!(project.commit("test/minimal").unwrap(), good);
     let repo = format!("--repo={}", project.path().join("output/repo"));
@@ -133,12 +129,11 @@ fn a_full_disk_gives_an_error_and_loses_nothing() {
     if !privileged("a_full_disk_gives_an_error_and_loses_nothing") {
         return;
     }
-    let project = Project::new(MINIMAL).unwrap();
-    project.tree(&["--download-only-debs"]).unwrap();
+    let project = Project::isolated(MINIMAL).unwrap();
     let script = format!(
         "set -e; mkdir -p small; mount -t tmpfs -o size=60m tmpfs small; mkdir small/cache; \
-         ln -s {0}/debs small/cache/debs; ln -s {0}/apt small/cache/apt; \
-         set +e; {1} compose tree tree.yaml --offline --format oci --cachedir small/cache --repo small/repo --output-dir small/out; \
+         ln -s {0}/debs small/cache/debs; \
+         set +e; {1} compose tree tree.yaml --lockfile lock.json --lockfile-strict --format oci --cachedir small/cache --repo small/repo --output-dir small/out; \
          code=$?; test ! -e small/repo/refs/heads/test/minimal || exit 99; test ! -e small/out/test_minimal.oci || exit 98; exit $code",
         project.cache(),
         apt_ostree_testkit::binary("apt-ostree").unwrap()

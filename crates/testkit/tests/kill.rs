@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use apt_ostree_testkit::{MINIMAL, Project, privileged, success};
 
+/// A compose that needs nothing from outside.
+const ARGS: [&str; 5] = ["--lockfile", "lock.json", "--lockfile-strict", "--format", "oci"];
+
 /// How many random instants.
 const KILLS: u32 = 24;
 
@@ -14,15 +17,9 @@ fn killed_composes_leave_nothing_half_done() {
     if !privileged("killed_composes_leave_nothing_half_done") {
         return;
     }
-    let mut project = Project::new(MINIMAL).unwrap();
-    let shared = project.cache().to_owned();
-    project.tree(&["--download-only-debs"]).unwrap();
-    project = project.with_own_cache().unwrap();
-    for part in ["debs", "apt"] {
-        success(Command::new("cp").arg("-a").arg(shared.join(part)).arg(project.cache().join(part))).unwrap();
-    }
+    let project = Project::isolated(MINIMAL).unwrap();
     let start = std::time::Instant::now();
-    project.tree(&["--offline", "--format", "oci"]).unwrap();
+    project.tree(&ARGS).unwrap();
     let whole = start.elapsed();
     let good = project.commit("test/minimal").unwrap();
 
@@ -32,14 +29,15 @@ fn killed_composes_leave_nothing_half_done() {
         if round % 2 == 0 {
             std::fs::remove_dir_all(project.cache().join("repo")).unwrap();
         }
-        let mut command = project.compose("tree", &["tree.yaml", "--offline", "--format", "oci"]).unwrap();
+        let mut command = project.compose("tree", &["tree.yaml"]).unwrap();
+        command.args(ARGS);
         let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
         std::thread::sleep(whole * round / KILLS + Duration::from_millis(20));
         kill_tree(child.id());
         child.wait().unwrap();
         check(&project, &good, round);
     }
-    project.tree(&["--offline", "--format", "oci"]).unwrap();
+    project.tree(&ARGS).unwrap();
     check_layout(&project);
     let left: Vec<_> = std::fs::read_dir(project.cache().join("work")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("run-")), "work directories are left: {left:?}");

@@ -20,10 +20,7 @@ fn made(treefile: &str, lock: &str, own_cache: bool, wrapper: &[&str], args: &[&
         let shared = project.cache().to_owned();
         project = project.with_own_cache().unwrap();
         // The downloads are shared; everything made from them is not.
-        for part in ["debs", "apt"] {
-            let (from, to) = (shared.join(part), project.cache().join(part));
-            success(Command::new("cp").arg("-a").arg(from).arg(to)).unwrap();
-        }
+        success(Command::new("cp").arg("-al").arg(shared.join("debs")).arg(project.cache())).unwrap();
     }
     project.write("lock.json", lock).unwrap();
     let mut compose = project.compose("tree", &["tree.yaml", "--lockfile", "lock.json", "--lockfile-strict", "--format", "oci"]).unwrap();

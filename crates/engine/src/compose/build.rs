@@ -36,6 +36,7 @@ pub(super) fn acquire(run: &Run<'_>, resolved: &Resolved, options: &InstallOptio
         if !options.download_only_debs {
             import(run, resolved, &debs)?;
         }
+        super::resolve::write_plan_lockfile(resolved, options)?;
         return Ok(Acquired::Stop(Outcome::Downloaded { packages: debs.len(), bytes: plan.download_size() }));
     }
     Ok(Acquired::Debs(debs))

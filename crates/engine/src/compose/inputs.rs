@@ -1,18 +1,19 @@
 //! The input hash: equal hashes give equal trees, so nothing needs to be done.
 
 use anyhow::{Context as _, Result};
-use apt_ostree_model::{IdLock, Plan, Sha256Digest};
+use apt_ostree_model::{Plan, Sha256Digest};
 use apt_ostree_treefile::ComposeSpec;
 
 /// Part of the hash: changes when the same inputs give another tree.
 const TREE_VERSION: u32 = 1;
 
 /// Hashes all that decides the tree: the flattened treefile without `metadata`, the files it
-/// names, the content of its layers, the ids it fixes and every package by its SHA-256.
+/// names, the content of its layers and every package by its SHA-256. Ids to keep are not part of
+/// it: those of a lockfile are what the same packages got, and disagreement is looked for apart.
 ///
 /// # Errors
 /// When a file of the treefile can't be read.
-pub(super) fn input_hash(spec: &ComposeSpec, plan: &Plan, layers: &[String], lock: &IdLock) -> Result<String> {
+pub(super) fn input_hash(spec: &ComposeSpec, plan: &Plan, layers: &[String]) -> Result<String> {
     let mut hasher = openssl::sha::Sha256::new();
     let mut add = |part: &str| {
         hasher.update(&(part.len() as u64).to_le_bytes());
@@ -31,7 +32,6 @@ pub(super) fn input_hash(spec: &ComposeSpec, plan: &Plan, layers: &[String], loc
     for layer in layers {
         add(layer);
     }
-    add(&serde_json::to_string(lock)?);
     let mut packages: Vec<String> =
         plan.packages.iter().map(|p| format!("{} {} {}", p.sha256, p.auto, p.group)).collect();
     packages.sort();

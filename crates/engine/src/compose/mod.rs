@@ -13,7 +13,7 @@ mod version;
 
 use anyhow::Result;
 use apt_ostree_model::compose::{
-    CommitRequest, ImageRequest, InstallRequest, Outcome, PostprocessRequest, RootfsRequest, TreeRequest,
+    CommitRequest, ImageRequest, InstallOptions, InstallRequest, Outcome, PostprocessRequest, RootfsRequest, TreeRequest,
 };
 use apt_ostree_model::{ErrorKind, Kinded, Reporter};
 use fn_error_context::context;
@@ -35,7 +35,7 @@ pub fn tree(request: &TreeRequest, reporter: &dyn Reporter) -> Result<Outcome> {
     let previous = Previous::load(&spec, &target, &request.previous, &request.commit)?;
     let resolved = resolve::resolve(&run, spec, &request.install, &previous, request.layer_repo.as_deref())?;
     if request.install.dry_run {
-        return Ok(Outcome::Planned { plan: resolved.plan });
+        return planned(resolved, &request.install);
     }
     if let Some(unchanged) = record::unchanged(&run, request, &resolved, &previous)? {
         return Ok(unchanged);
@@ -64,7 +64,7 @@ pub fn install(request: &InstallRequest, reporter: &dyn Reporter) -> Result<Outc
     let previous = Previous::optional(&spec, request.repo.as_deref(), &request.previous)?;
     let resolved = resolve::resolve(&run, spec, &request.install, &previous, request.layer_repo.as_deref())?;
     if request.install.dry_run {
-        return Ok(Outcome::Planned { plan: resolved.plan });
+        return planned(resolved, &request.install);
     }
     let debs = match build::acquire(&run, &resolved, &request.install)? {
         build::Acquired::Debs(debs) => debs,
@@ -93,7 +93,7 @@ pub fn rootfs(request: &RootfsRequest, reporter: &dyn Reporter) -> Result<Outcom
     let previous = Previous::default();
     let resolved = resolve::resolve(&run, spec, &request.install, &previous, None)?;
     if request.install.dry_run {
-        return Ok(Outcome::Planned { plan: resolved.plan });
+        return planned(resolved, &request.install);
     }
     let debs = match build::acquire(&run, &resolved, &request.install)? {
         build::Acquired::Debs(debs) => debs,
@@ -166,7 +166,7 @@ pub fn image(request: &ImageRequest, reporter: &dyn Reporter) -> Result<Outcome>
     previous.apply(&request.previous);
     let resolved = resolve::resolve(&run, spec, &request.install, &previous, request.layer_repo.as_deref())?;
     if request.install.dry_run {
-        return Ok(Outcome::Planned { plan: resolved.plan });
+        return planned(resolved, &request.install);
     }
     if previous.has_inputhash(&resolved.inputhash) && !request.install.force_nocache {
         let inputhash = resolved.inputhash;
@@ -182,6 +182,12 @@ pub fn image(request: &ImageRequest, reporter: &dyn Reporter) -> Result<Outcome>
     resolve::write_lockfile(&resolved, &built.tree, &run, &request.install)?;
     record::touch(&request.previous)?;
     Ok(Outcome::Composed(report))
+}
+
+/// The end of `--dry-run`.
+fn planned(resolved: Resolved, options: &InstallOptions) -> Result<Outcome> {
+    resolve::write_plan_lockfile(&resolved, options)?;
+    Ok(Outcome::Planned { plan: resolved.plan })
 }
 
 /// `SOURCE_DATE_EPOCH` of the environment in seconds since 1970.

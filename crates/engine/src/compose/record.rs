@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::compose::{CommitOptions, ComposeReport, Outcome, PreviousOptions, TreeRequest};
-use apt_ostree_model::{Sha256Digest, Step};
+use apt_ostree_model::{IdLock, Sha256Digest, Step};
 use apt_ostree_store::{CommitRequest, TargetRepo};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,8 @@ fn record_path(run: &Run<'_>, request: &TreeRequest, inputhash: &str) -> Result<
 /// them.
 pub(super) fn unchanged(run: &Run<'_>, request: &TreeRequest, resolved: &Resolved, previous: &Previous) -> Result<Option<Outcome>> {
     let inputhash = &resolved.inputhash;
-    if request.install.force_nocache || !previous.has_inputhash(inputhash) {
+    let same_ids = previous.ids.as_ref().is_none_or(|ids| agree(ids, &resolved.ids));
+    if request.install.force_nocache || !previous.has_inputhash(inputhash) || !same_ids {
         return Ok(None);
     }
     if !request.image.formats.is_empty() {
@@ -55,6 +56,12 @@ pub(super) fn unchanged(run: &Run<'_>, request: &TreeRequest, resolved: &Resolve
     }
     let commit = previous.commit.as_ref().map(|c| c.checksum.clone());
     Ok(Some(Outcome::Unchanged { r#ref: resolved.spec.r#ref.clone(), commit, inputhash: inputhash.clone() }))
+}
+
+/// True when every account that both know has the same id in both.
+fn agree(ids: &IdLock, lock: &IdLock) -> bool {
+    ids.users.iter().all(|(name, id)| lock.users.get(name).is_none_or(|locked| locked == id))
+        && ids.groups.iter().all(|(name, id)| lock.groups.get(name).is_none_or(|locked| locked == id))
 }
 
 /// Size and modification time (nanoseconds) of an image, or of a layout's index.

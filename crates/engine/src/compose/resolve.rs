@@ -91,14 +91,8 @@ pub(super) fn resolve(
     let layers = load_layers(run, &spec, layer_repo)?;
     let ids = ids(&spec, lock.as_ref(), previous, run)?;
     let (plan, session) = solve(run, &spec, options, lock)?;
-    let inputhash = inputs::input_hash(&spec, &plan, &layers.checksums, fixed_ids(&spec, &ids, previous))?;
+    let inputhash = inputs::input_hash(&spec, &plan, &layers.checksums)?;
     Ok(Resolved { spec, plan, ids, inputhash, layers, force: options.force_nocache, session: Some(session) })
-}
-
-/// The ids that are an input of their own: those of a previous commit follow from it.
-fn fixed_ids<'a>(spec: &ComposeSpec, ids: &'a IdLock, previous: &Previous) -> &'a IdLock {
-    static NONE: std::sync::LazyLock<IdLock> = std::sync::LazyLock::new(IdLock::default);
-    if spec.ids.preserve && previous.commit.is_some() { &NONE } else { ids }
 }
 
 fn lock(options: &InstallOptions) -> Result<Option<Lock>> {
@@ -187,9 +181,22 @@ fn load_layers(run: &Run<'_>, spec: &ComposeSpec, layer_repo: Option<&Path>) -> 
 
 /// Writes `--write-lockfile-to`, with the ids that `tree` uses.
 pub(super) fn write_lockfile(resolved: &Resolved, tree: &Tree, run: &Run<'_>, options: &InstallOptions) -> Result<()> {
-    let Some(path) = &options.write_lockfile_to else { return Ok(()) };
+    if options.write_lockfile_to.is_none() {
+        return Ok(());
+    }
     let ids = crate::postprocess::id_lock(tree, &run.store)?;
-    let text = apt_ostree_apt::lock::to_json(&resolved.plan, Some(&ids))?;
+    write_lock(resolved, Some(&ids), options)
+}
+
+/// Writes `--write-lockfile-to` of a run that ends before there are ids: those to keep are known.
+pub(super) fn write_plan_lockfile(resolved: &Resolved, options: &InstallOptions) -> Result<()> {
+    let known = !resolved.ids.users.is_empty() || !resolved.ids.groups.is_empty();
+    write_lock(resolved, known.then_some(&resolved.ids), options)
+}
+
+fn write_lock(resolved: &Resolved, ids: Option<&IdLock>, options: &InstallOptions) -> Result<()> {
+    let Some(path) = &options.write_lockfile_to else { return Ok(()) };
+    let text = apt_ostree_apt::lock::to_json(&resolved.plan, ids)?;
     apt_ostree_fsx::write_atomic(&utf8(path)?, text.as_bytes(), 0o644)?;
     Ok(())
 }
@@ -199,7 +206,7 @@ impl Resolved {
     pub(super) fn of_rootdir(run: &Run<'_>, spec: ComposeSpec, tree: &Tree) -> Result<Self> {
         let plan = plan_of_rootdir(run, Some(&spec), tree)?;
         let ids = IdLock::default();
-        let hash = inputs::input_hash(&spec, &plan, &[], &ids)?;
+        let hash = inputs::input_hash(&spec, &plan, &[])?;
         let content = run.store.content_checksum(tree)?;
         let inputhash = hex::encode(openssl::sha::sha256(format!("{hash} {content}").as_bytes()));
         Ok(Self { spec, plan, ids, inputhash, layers: Layers::default(), force: false, session: None })
