@@ -40,7 +40,7 @@ pub(crate) fn run(verb: Option<ComposeVerb>, verbosity: Verbosity) -> Result<Exi
             Ok(ExitCode::SUCCESS)
         }
         Err(failure) => {
-            view.fail(&failure);
+            view.clear();
             Err(kinded(failure))
         }
     }

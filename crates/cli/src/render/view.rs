@@ -1,20 +1,16 @@
 //! What the user sees of a running verb.
 
-use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use apt_ostree_fsx::escape;
-use apt_ostree_model::compose::{Failure, Outcome};
-use apt_ostree_model::{ErrorKind, Event, Step};
+use apt_ostree_model::compose::Outcome;
+use apt_ostree_model::{Event, Step};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::lines::{Level, Line, Lines};
 use super::report::{Timings, outcome_text, shorten_paths};
 use crate::cli::Verbosity;
-
-/// So many lines of output are shown after a script failed.
-const RECENT_LINES: usize = 20;
 
 /// Draws the events of one run.
 pub(crate) struct View {
@@ -22,7 +18,6 @@ pub(crate) struct View {
     level: Level,
     lines: Lines,
     bar: Option<ProgressBar>,
-    recent: VecDeque<(String, String)>,
     timings: Timings,
     started: Instant,
 }
@@ -37,7 +32,6 @@ impl View {
             level,
             lines: Lines::new(level, !terminal),
             bar: terminal.then(hidden_bar),
-            recent: VecDeque::with_capacity(RECENT_LINES),
             timings: Timings::default(),
             started: Instant::now(),
         }
@@ -52,7 +46,9 @@ impl View {
 
     /// Draws one event.
     pub(crate) fn event(&mut self, event: &Event) {
-        self.remember(event);
+        if let Event::StepFinished { step, seconds, .. } = event {
+            *self.timings.steps.entry(*step).or_default() += seconds;
+        }
         if self.json {
             return;
         }
@@ -90,14 +86,6 @@ impl View {
         }
     }
 
-    /// Removes the bar and prints what a script said before it failed, unless that was shown.
-    pub(crate) fn fail(&mut self, failure: &Failure) {
-        self.clear();
-        if failure.kind == ErrorKind::Script && (self.json || self.level < Level::Verbose) {
-            super::print_stderr(&last_output(&self.recent));
-        }
-    }
-
     /// Removes the bar and ends an open line.
     pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
@@ -106,41 +94,12 @@ impl View {
         print(self.lines.break_line());
     }
 
-    fn remember(&mut self, event: &Event) {
-        match event {
-            Event::Output { source, line } => {
-                if self.recent.len() == RECENT_LINES {
-                    self.recent.pop_front();
-                }
-                self.recent.push_back((source.clone(), line.clone()));
-            }
-            Event::StepFinished { step, seconds, .. } => {
-                *self.timings.steps.entry(*step).or_default() += seconds;
-            }
-            _ => {}
-        }
-    }
-
     fn above_bar(&self, print: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(print),
             None => print(),
         }
     }
-}
-
-/// The last lines of the source that printed last, under a heading.
-fn last_output(recent: &VecDeque<(String, String)>) -> String {
-    let Some((source, _)) = recent.back() else {
-        return String::new();
-    };
-    let mut text = format!("last output of {}:\n", escape(source));
-    for (_, line) in recent.iter().filter(|(s, _)| s == source) {
-        text.push_str("  ");
-        text.push_str(&escape(line));
-        text.push('\n');
-    }
-    text
 }
 
 /// Writes to standard output; a reader that went away doesn't stop the work.
@@ -213,37 +172,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_output_of_the_last_script_is_repeated() {
-        let line = |source: &str, line: &str| (source.to_owned(), line.to_owned());
-        let recent = VecDeque::from([
-            line("a.postinst", "one"),
-            line("b.postinst", "two"),
-            line("a.postinst", "late"),
-            line("b.postinst", "thr\x07ee"),
-        ]);
-        assert_eq!(
-            last_output(&recent),
-            "last output of b.postinst:\n  two\n  thr\\x07ee\n"
-        );
-        assert_eq!(last_output(&VecDeque::new()), "");
-    }
-
-    #[test]
-    fn old_output_is_forgotten_and_step_times_add_up() {
+    fn times_of_a_step_that_runs_twice_add_up() {
         let mut view = View::new(Verbosity::default(), true);
-        for number in 0..50 {
-            view.event(&Event::Output {
-                source: "x".to_owned(),
-                line: number.to_string(),
-            });
+        for _ in 0..2 {
             view.event(&Event::StepFinished {
-                step: Step::Configure,
+                step: Step::Postprocess,
                 seconds: 0.5,
                 summary: String::new(),
             });
         }
-        assert_eq!(view.recent.len(), RECENT_LINES);
-        assert_eq!(view.recent.back().unwrap().1, "49");
-        assert_eq!(view.timings.steps[&Step::Configure], 25.0);
+        assert_eq!(view.timings.steps[&Step::Postprocess], 1.0);
     }
 }
