@@ -15,6 +15,21 @@ ff02::1\t\tip6-allnodes
 ff02::2\t\tip6-allrouters
 ";
 
+/// Unit that asks for locale, time zone and root's password at the console of a first boot.
+const FIRST_BOOT_UNIT: &str = "usr/lib/systemd/system/systemd-firstboot.service";
+
+/// Takes the questions away: they would hold up the boot of every machine that nobody sits at.
+/// What credentials set (`firstboot.*`, `passwd.*`) is still applied.
+const FIRST_BOOT_DROP_IN: &str = "\
+# The first boot of an image asks nobody. A file of the same name below /etc overrides this.
+[Service]
+ExecStart=
+ExecStart=systemd-firstboot
+StandardInput=null
+StandardOutput=journal
+StandardError=journal
+";
+
 /// Drops regular files that name the build machine and that no package ships. Files that the
 /// treefile adds come later and stay; links (to the resolver's stub) stay as well.
 pub(super) fn drop_build_identity(work: &mut Work<'_>) -> Result<()> {
@@ -46,4 +61,13 @@ pub(super) fn write_identity(work: &mut Work<'_>) -> Result<()> {
         work.symlink(dbus_id, "/etc/machine-id")?;
     }
     Ok(())
+}
+
+/// Lets the first boot, which an unset machine id asks for, go on without a user.
+pub(super) fn unattend_first_boot(work: &mut Work<'_>) -> Result<()> {
+    if !work.tree.contains(FIRST_BOOT_UNIT) {
+        return Ok(());
+    }
+    let path = format!("{FIRST_BOOT_UNIT}.d/50-apt-ostree.conf");
+    work.write(&path, 0o644, FIRST_BOOT_DROP_IN.as_bytes())
 }

@@ -469,6 +469,20 @@ fn the_first_boot_enables_nothing_that_the_compose_left_disabled() {
 }
 
 #[test]
+fn the_first_boot_waits_for_no_answers() {
+    let mut sample = Sample::debian();
+    let drop_in = "usr/lib/systemd/system/systemd-firstboot.service.d/50-apt-ostree.conf";
+    assert!(!sample.finish().unwrap().tree.contains(drop_in));
+    sample.file(
+        "usr/lib/systemd/system/systemd-firstboot.service",
+        "[Service]\nExecStart=systemd-firstboot --prompt-locale\nStandardInput=tty\n",
+    );
+    let tree = sample.finish().unwrap().tree;
+    let text = sample.text(&tree, drop_in);
+    assert!(text.contains("ExecStart=\nExecStart=systemd-firstboot\n") && text.contains("StandardInput=null"));
+}
+
+#[test]
 fn finishing_gives_the_same_tree_every_time() {
     let mut sample = Sample::bootable();
     sample.file("var/lib/foo/x", "x");
