@@ -457,6 +457,7 @@ mod tests {
     #[test]
     fn warnings_about_trust_are_errors() {
         let sources = Sources {
+            image: Vec::new(),
             list: Vec::new(),
             debs: Vec::new(),
             foreign: Vec::new(),

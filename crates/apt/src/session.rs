@@ -174,7 +174,12 @@ impl Session {
     pub fn image_sources(&self) -> Vec<ImageSource> {
         let mut found: Vec<ImageSource> = Vec::new();
         for repo in &self.config.spec.repos {
-            for (_, suite, url) in self.sources.image.iter().filter(|(name, ..)| *name == repo.name) {
+            for (_, suite, url) in self
+                .sources
+                .image
+                .iter()
+                .filter(|(name, ..)| *name == repo.name)
+            {
                 let same = |s: &&mut ImageSource| s.repo.name == repo.name && s.url == *url;
                 match found.iter_mut().find(same) {
                     Some(known) => known.repo.suites.push(suite.clone()),

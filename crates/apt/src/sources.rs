@@ -148,11 +148,21 @@ pub(crate) struct Sources {
 /// whether packages come from the repos or from a lockfile.
 fn image_sources(config: &AptConfig, host: &[SourceFile]) -> Vec<(String, String, String)> {
     let suites = |repo: &RepoSpec| repo.suites.clone();
-    let all = config.spec.repos.iter().flat_map(|repo| suites(repo).into_iter().map(move |s| (repo, s)));
+    let all = config
+        .spec
+        .repos
+        .iter()
+        .flat_map(|repo| suites(repo).into_iter().map(move |s| (repo, s)));
     all.filter_map(|(repo, suite)| {
         let url = base_url(config, repo, &suite, host).ok()?;
         let local = uri::file_path(&url).is_some();
-        (!local).then(|| (repo.name.clone(), suite, format!("{}/", url.trim_end_matches('/'))))
+        (!local).then(|| {
+            (
+                repo.name.clone(),
+                suite,
+                format!("{}/", url.trim_end_matches('/')),
+            )
+        })
     })
     .collect()
 }

@@ -103,15 +103,10 @@ fn require_root() -> Result<(), Kinded> {
 
 fn kinded(failure: Failure) -> Kinded {
     // Where the work was interrupted is of no use to who interrupted it.
-    let mut message = match failure.kind {
+    let message = match failure.kind {
         ErrorKind::Cancelled => "cancelled".to_owned(),
         _ => failure.message,
     };
-    if let Some(workdir) = &failure.workdir {
-        message.push_str("\nwork directory: '");
-        message.push_str(&workdir.to_string_lossy());
-        message.push('\'');
-    }
     Kinded {
         kind: failure.kind,
         message,

@@ -251,7 +251,6 @@ impl IntoFailure for Kinded {
             kind: self.kind,
             message: self.message,
             hint: self.hint,
-            workdir: None,
         }
     }
 }

@@ -13,8 +13,12 @@ impl<T: ContentReader + ContentWriter> Content for T {}
 /// # Errors
 /// When the object can't be read.
 pub fn read(tree: &Tree, content: &dyn ContentReader, path: &str) -> Result<Option<Vec<u8>>> {
-    let Some(file) = tree.file(path) else { return Ok(None) };
-    let data = content.read(file).with_context(|| format!("reading '/{path}' of the tree"))?;
+    let Some(file) = tree.file(path) else {
+        return Ok(None);
+    };
+    let data = content
+        .read(file)
+        .with_context(|| format!("reading '/{path}' of the tree"))?;
     Ok(Some(data))
 }
 
@@ -24,16 +28,25 @@ pub fn read(tree: &Tree, content: &dyn ContentReader, path: &str) -> Result<Opti
 /// When the object can't be read.
 pub fn read_text(tree: &Tree, content: &dyn ContentReader, path: &str) -> Result<String> {
     let data = read(tree, content, path)?.unwrap_or_default();
-    Ok(String::from_utf8(data).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    Ok(String::from_utf8(data)
+        .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 /// Writes a regular file owned by root; missing parents become directories of mode 0755.
 ///
 /// # Errors
 /// When the object can't be written or a parent is no directory.
-pub fn write(tree: &mut Tree, content: &dyn ContentWriter, path: &str, mode: u32, data: &[u8]) -> Result<()> {
+pub fn write(
+    tree: &mut Tree,
+    content: &dyn ContentWriter,
+    path: &str,
+    mode: u32,
+    data: &[u8],
+) -> Result<()> {
     let meta = Meta::root(mode);
-    let file = content.put_file(&meta, data).with_context(|| format!("storing '/{path}'"))?;
+    let file = content
+        .put_file(&meta, data)
+        .with_context(|| format!("storing '/{path}'"))?;
     place(tree, path, Node::File(file))
 }
 
@@ -42,7 +55,9 @@ pub fn write(tree: &mut Tree, content: &dyn ContentWriter, path: &str, mode: u32
 /// # Errors
 /// When the object can't be written or a parent is no directory.
 pub fn link(tree: &mut Tree, content: &dyn ContentWriter, path: &str, target: &str) -> Result<()> {
-    let link = content.put_symlink(target, 0, 0).with_context(|| format!("storing '/{path}'"))?;
+    let link = content
+        .put_symlink(target, 0, 0)
+        .with_context(|| format!("storing '/{path}'"))?;
     place(tree, path, Node::Symlink(link))
 }
 

@@ -321,8 +321,6 @@ pub struct Failure {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The work directory, when it was kept.
-    pub workdir: Option<PathBuf>,
 }
 
 /// What came of a verb.

@@ -20,7 +20,6 @@ pub(crate) fn of_error(error: &anyhow::Error) -> Failure {
         kind: kinded.map_or(ErrorKind::Failed, |kinded| kinded.kind),
         message: chain_text(error),
         hint: kinded.and_then(|kinded| kinded.hint.clone()),
-        workdir: None,
     }
 }
 
@@ -70,7 +69,6 @@ pub(crate) fn internal(text: &str) -> Failure {
         kind: ErrorKind::Failed,
         message: format!("internal error: {text}"),
         hint: Some("please report this as a bug".to_owned()),
-        workdir: None,
     }
 }
 

@@ -21,28 +21,48 @@ pub(super) enum Acquired {
     /// The `.deb` files, in the order of the plan.
     Debs(Vec<Utf8PathBuf>),
     /// The user wanted no more than that.
-    Stop(Outcome),
+    Stop(Box<Outcome>),
 }
 
 /// Downloads what is missing.
-pub(super) fn acquire(run: &Run<'_>, resolved: &Resolved, options: &InstallOptions) -> Result<Acquired> {
+pub(super) fn acquire(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    options: &InstallOptions,
+) -> Result<Acquired> {
     let plan = &resolved.plan;
-    let Some(session) = &resolved.session else { return Ok(Acquired::Debs(Vec::new())) };
+    let Some(session) = &resolved.session else {
+        return Ok(Acquired::Debs(Vec::new()));
+    };
     let debs = run.reporter.step(Step::Acquire, || {
         let debs = session.acquire(plan, run.reporter)?;
-        Ok::<_, anyhow::Error>((debs, format!("{} packages, {} bytes", plan.packages.len(), plan.download_size())))
+        Ok::<_, anyhow::Error>((
+            debs,
+            format!(
+                "{} packages, {} bytes",
+                plan.packages.len(),
+                plan.download_size()
+            ),
+        ))
     })?;
     if options.download_only_debs || options.download_only {
         if !options.download_only_debs {
             import(run, resolved, &debs)?;
         }
         super::resolve::write_plan_lockfile(resolved, options)?;
-        return Ok(Acquired::Stop(Outcome::Downloaded { packages: debs.len(), bytes: plan.download_size() }));
+        return Ok(Acquired::Stop(Box::new(Outcome::Downloaded {
+            packages: debs.len(),
+            bytes: plan.download_size(),
+        })));
     }
     Ok(Acquired::Debs(debs))
 }
 
-fn import(run: &Run<'_>, resolved: &Resolved, debs: &[Utf8PathBuf]) -> Result<Vec<ImportedPackage>> {
+fn import(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    debs: &[Utf8PathBuf],
+) -> Result<Vec<ImportedPackage>> {
     let requests: Vec<ImportRequest> = resolved
         .plan
         .packages
@@ -73,7 +93,12 @@ pub(super) struct Configured {
 }
 
 /// Imports and configures all packages.
-pub(super) fn configured(run: &Run<'_>, resolved: &Resolved, debs: &[Utf8PathBuf], _previous: &Previous) -> Result<Configured> {
+pub(super) fn configured(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    debs: &[Utf8PathBuf],
+    _previous: &Previous,
+) -> Result<Configured> {
     let packages = import(run, resolved, debs)?;
     let workdir = run.scratch("configure")?;
     let job = configure::Job {
@@ -89,7 +114,13 @@ pub(super) fn configured(run: &Run<'_>, resolved: &Resolved, debs: &[Utf8PathBuf
     };
     let tree = run.reporter.step(Step::Configure, || {
         let (tree, stats) = configure::configure(&job, &run.store, run.reporter)?;
-        Ok::<_, anyhow::Error>((tree, format!("{} configured, {} from cache", stats.configured, stats.cached)))
+        Ok::<_, anyhow::Error>((
+            tree,
+            format!(
+                "{} configured, {} from cache",
+                stats.configured, stats.cached
+            ),
+        ))
     })?;
     let tree = merge_layers(tree, &resolved.layers.above);
     Ok(Configured { tree, packages })
@@ -114,7 +145,13 @@ impl Built {
     pub(super) fn of_rootdir(tree: Tree) -> Result<Self> {
         let kernel = postprocess::find_kernel(&tree)?.map(|k| k.version);
         let timestamp = super::source_date_epoch()?.unwrap_or_else(now);
-        Ok(Self { tree, packages: Vec::new(), kernel, timestamp, version: None })
+        Ok(Self {
+            tree,
+            packages: Vec::new(),
+            kernel,
+            timestamp,
+            version: None,
+        })
     }
 
     /// The form that a container image has.
@@ -129,16 +166,35 @@ pub(super) fn now() -> i64 {
 }
 
 /// Builds the finished tree.
-pub(super) fn build(run: &Run<'_>, resolved: &Resolved, debs: &[Utf8PathBuf], previous: &Previous, lint: &LintOptions) -> Result<Built> {
+pub(super) fn build(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    debs: &[Utf8PathBuf],
+    previous: &Previous,
+    lint: &LintOptions,
+) -> Result<Built> {
     let configured = configured(run, resolved, debs, previous)?;
     let epoch = super::source_date_epoch()?;
-    let newest = configured.packages.iter().map(|p| p.date).max().unwrap_or_default();
+    let newest = configured
+        .packages
+        .iter()
+        .map(|p| p.date)
+        .max()
+        .unwrap_or_default();
     let timestamp = epoch.unwrap_or(newest);
-    let version = super::version::next_version(&resolved.spec.version, previous.version.as_deref(), epoch.unwrap_or_else(now))?;
+    let version = super::version::next_version(
+        &resolved.spec.version,
+        previous.version.as_deref(),
+        epoch.unwrap_or_else(now),
+    )?;
     let mut options = Options::from_spec(&resolved.spec, &resolved.plan)?;
     options.version.clone_from(&version);
     options.sources = resolved.image_sources()?;
-    let input = Input { content: &run.store, packages: &configured.packages, options: &options };
+    let input = Input {
+        content: &run.store,
+        packages: &configured.packages,
+        options: &options,
+    };
     let applied = run.reporter.step(Step::Postprocess, || {
         let applied = postprocess::apply_treefile(configured.tree, input)?;
         Ok::<_, anyhow::Error>((applied, "treefile applied".to_owned()))
@@ -146,29 +202,59 @@ pub(super) fn build(run: &Run<'_>, resolved: &Resolved, debs: &[Utf8PathBuf], pr
     let tree = run_scripts(run, &resolved.spec, applied.tree, timestamp)?;
     let initramfs = make_initramfs(run, &resolved.spec, &tree, &configured.packages)?;
     let finished = run.reporter.step(Step::Postprocess, || {
-        let finished = postprocess::finish(tree, input, initramfs.as_ref().map(|i| i.file.clone()))?;
-        let summary = format!("{} moved, {} dropped, {} secrets", finished.report.moved.len(), finished.report.dropped.len(), finished.report.secrets.len());
+        let finished =
+            postprocess::finish(tree, input, initramfs.as_ref().map(|i| i.file.clone()))?;
+        let summary = format!(
+            "{} moved, {} dropped, {} secrets",
+            finished.report.moved.len(),
+            finished.report.dropped.len(),
+            finished.report.secrets.len()
+        );
         Ok::<_, anyhow::Error>((finished, summary))
     })?;
-    for warning in applied.report.warnings.iter().chain(&finished.report.warnings) {
+    for warning in applied
+        .report
+        .warnings
+        .iter()
+        .chain(&finished.report.warnings)
+    {
         run.reporter.warning(warning.clone());
     }
     check_ids(run, resolved, previous, &finished.tree)?;
     let kernel = postprocess::find_kernel(&finished.tree)?.map(|k| k.version);
     let container = resolved.spec.container || has_no_kernel(&finished.tree);
-    let facts = lint::Facts { container, packages: &configured.packages, initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()) };
+    let facts = lint::Facts {
+        container,
+        packages: &configured.packages,
+        initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()),
+    };
     run_lints(run, &finished.tree, &facts, lint)?;
-    Ok(Built { tree: finished.tree, packages: configured.packages, kernel, timestamp, version })
+    Ok(Built {
+        tree: finished.tree,
+        packages: configured.packages,
+        kernel,
+        timestamp,
+        version,
+    })
 }
 
 /// Postprocesses a root that was not made here.
-pub(super) fn finish_rootdir(run: &Run<'_>, tree: Tree, spec: Option<&ComposeSpec>, lint: &LintOptions) -> Result<Built> {
+pub(super) fn finish_rootdir(
+    run: &Run<'_>,
+    tree: Tree,
+    spec: Option<&ComposeSpec>,
+    lint: &LintOptions,
+) -> Result<Built> {
     let plan = super::resolve::plan_of_rootdir(run, spec, &tree)?;
     let options = match spec {
         Some(spec) => Options::from_spec(spec, &plan)?,
         None => Options::default(),
     };
-    let input = Input { content: &run.store, packages: &[], options: &options };
+    let input = Input {
+        content: &run.store,
+        packages: &[],
+        options: &options,
+    };
     let timestamp = super::source_date_epoch()?.unwrap_or_else(now);
     let mut tree = postprocess::apply_treefile(tree, input)?.tree;
     if let Some(spec) = spec {
@@ -183,27 +269,48 @@ pub(super) fn finish_rootdir(run: &Run<'_>, tree: Tree, spec: Option<&ComposeSpe
         run.reporter.warning(warning.clone());
     }
     let container = options.container || has_no_kernel(&finished.tree);
-    let facts = lint::Facts { container, packages: &[], initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()) };
+    let facts = lint::Facts {
+        container,
+        packages: &[],
+        initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()),
+    };
     run_lints(run, &finished.tree, &facts, lint)?;
     let kernel = postprocess::find_kernel(&finished.tree)?.map(|k| k.version);
-    Ok(Built { tree: finished.tree, packages: Vec::new(), kernel, timestamp, version: None })
+    Ok(Built {
+        tree: finished.tree,
+        packages: Vec::new(),
+        kernel,
+        timestamp,
+        version: None,
+    })
 }
 
 /// A tree without any kernel modules is a container's, whether the treefile says so or not.
 fn has_no_kernel(tree: &Tree) -> bool {
-    tree.dir("usr/lib/modules").is_none_or(|dir| dir.entries.is_empty())
+    tree.dir("usr/lib/modules")
+        .is_none_or(|dir| dir.entries.is_empty())
 }
 
-fn run_lints(run: &Run<'_>, tree: &Tree, facts: &lint::Facts<'_>, options: &LintOptions) -> Result<()> {
+fn run_lints(
+    run: &Run<'_>,
+    tree: &Tree,
+    facts: &lint::Facts<'_>,
+    options: &LintOptions,
+) -> Result<()> {
     if options.no_lint {
         return Ok(());
     }
     run.reporter.step(Step::Lint, || {
         let report = lint::check(tree, &run.store, facts, options)?;
         for warning in &report.warnings {
-            run.reporter.warning(format!("lint {}: {}", warning.name, warning.message));
+            run.reporter
+                .warning(format!("lint {}: {}", warning.name, warning.message));
         }
-        let summary = format!("{} passed, {} warnings", report.passed.len(), report.warnings.len());
+        let summary = format!(
+            "{} passed, {} warnings",
+            report.passed.len(),
+            report.warnings.len()
+        );
         report.into_result()?;
         Ok::<_, anyhow::Error>(((), summary))
     })
@@ -224,30 +331,51 @@ fn run_scripts(run: &Run<'_>, spec: &ComposeSpec, tree: Tree, epoch: i64) -> Res
         let inside = format!("/run/apt-ostree-scripts/postprocess-{index}");
         let argv = [inside.as_str()];
         let mut script = Script::new(&name, &argv);
-        script.binds = vec![apt_ostree_sandbox::Bind { source: dir.clone(), target: "/run/apt-ostree-scripts".into(), writable: false }];
+        script.binds = vec![apt_ostree_sandbox::Bind {
+            source: dir.clone(),
+            target: "/run/apt-ostree-scripts".into(),
+            writable: false,
+        }];
         live.run(&script, run.reporter)?;
     }
     Ok(live.into_tree())
 }
 
-fn make_initramfs(run: &Run<'_>, spec: &ComposeSpec, tree: &Tree, packages: &[ImportedPackage]) -> Result<Option<Initramfs>> {
-    let Some(kernel) = postprocess::find_kernel(tree)? else { return Ok(None) };
+fn make_initramfs(
+    run: &Run<'_>,
+    spec: &ComposeSpec,
+    tree: &Tree,
+    packages: &[ImportedPackage],
+) -> Result<Option<Initramfs>> {
+    let Some(kernel) = postprocess::find_kernel(tree)? else {
+        return Ok(None);
+    };
     if spec.container || !spec.initramfs.enabled {
         return Ok(None);
     }
     // The kernel's own date, so that other packages don't change the archive.
-    let of_kernel = packages.iter().filter(|p| p.name.as_str().ends_with(&kernel.version)).map(|p| p.date).max();
+    let of_kernel = packages
+        .iter()
+        .filter(|p| p.name.as_str().ends_with(&kernel.version))
+        .map(|p| p.date)
+        .max();
     let job = initramfs::Job {
         tree,
         kernel: &kernel.version,
         args: &spec.initramfs.args,
-        epoch: super::source_date_epoch()?.or(of_kernel).unwrap_or_default(),
+        epoch: super::source_date_epoch()?
+            .or(of_kernel)
+            .unwrap_or_default(),
         workdir: &run.scratch("initramfs")?,
     };
     run.reporter.step(Step::Initramfs, || {
         let built = initramfs::build(&job, &run.store, run.reporter)?;
         let origin = if built.cached { "from cache" } else { "built" };
-        let summary = format!("{origin}, {} files, {} bytes", built.paths.len(), built.file.size);
+        let summary = format!(
+            "{origin}, {} files, {} bytes",
+            built.paths.len(),
+            built.file.size
+        );
         Ok(Some(built)).map(|i| (i, summary))
     })
 }
@@ -255,7 +383,11 @@ fn make_initramfs(run: &Run<'_>, spec: &ComposeSpec, tree: &Tree, packages: &[Im
 /// Compares the tree's ids with what the treefile wants them compared with.
 fn check_ids(run: &Run<'_>, resolved: &Resolved, previous: &Previous, tree: &Tree) -> Result<()> {
     let ids = &resolved.spec.ids;
-    postprocess::check_ids(ids, previous.ids.as_ref(), &postprocess::id_lock(tree, &run.store)?)?;
+    postprocess::check_ids(
+        ids,
+        previous.ids.as_ref(),
+        &postprocess::id_lock(tree, &run.store)?,
+    )?;
     Ok(())
 }
 

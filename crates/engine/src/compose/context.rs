@@ -26,25 +26,59 @@ pub(super) struct Run<'r> {
 }
 
 impl<'r> Run<'r> {
+    /// Runs a verb in fresh surroundings. When it fails and the user wants that, the work
+    /// directory stays, until the next run sweeps it.
+    pub(super) fn within<T>(
+        options: &WorkOptions,
+        reporter: &'r dyn Reporter,
+        verb: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let mut run = Self::open(options, reporter)?;
+        let result = verb(&run);
+        if result.is_err() && options.keep_workdir {
+            run.work.keep();
+            reporter.warning(format!(
+                "keeping the work directory '{}' until the next run",
+                run.work.path()
+            ));
+        }
+        result
+    }
+
     /// Opens the cache and makes a work directory; sweeps what killed runs left.
     #[context("opening the cache")]
-    pub(super) fn open(options: &WorkOptions, reporter: &'r dyn Reporter) -> Result<Self> {
-        let cachedir = utf8(options.cachedir.as_deref().unwrap_or_else(|| DEFAULT_CACHE.as_ref()))?;
+    fn open(options: &WorkOptions, reporter: &'r dyn Reporter) -> Result<Self> {
+        let cachedir = utf8(
+            options
+                .cachedir
+                .as_deref()
+                .unwrap_or_else(|| DEFAULT_CACHE.as_ref()),
+        )?;
         std::fs::create_dir_all(&cachedir).with_context(|| format!("creating '{cachedir}'"))?;
-        let cachedir = cachedir.canonicalize_utf8().with_context(|| format!("opening '{cachedir}'"))?;
+        let cachedir = cachedir
+            .canonicalize_utf8()
+            .with_context(|| format!("opening '{cachedir}'"))?;
         let workdir = match &options.workdir {
             Some(dir) => utf8(dir)?,
             None => cachedir.join("work"),
         };
         std::fs::create_dir_all(&workdir).with_context(|| format!("creating '{workdir}'"))?;
-        let workdir = workdir.canonicalize_utf8().with_context(|| format!("opening '{workdir}'"))?;
+        let workdir = workdir
+            .canonicalize_utf8()
+            .with_context(|| format!("opening '{workdir}'"))?;
         require_same_device(&cachedir, &workdir)?;
         apt_ostree_fsx::sweep(&workdir)?;
         let work = WorkDir::create(&workdir)?;
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = options.threads.unwrap_or(available).max(1);
         let store = CacheRepo::open(&cachedir)?;
-        Ok(Self { reporter, cachedir, store, work, threads })
+        Ok(Self {
+            reporter,
+            cachedir,
+            store,
+            work,
+            threads,
+        })
     }
 
     /// Makes an empty directory for temporary work.
@@ -61,15 +95,22 @@ fn require_same_device(cachedir: &Utf8Path, workdir: &Utf8Path) -> Result<()> {
     if std::fs::metadata(cachedir)?.dev() == std::fs::metadata(workdir)?.dev() {
         return Ok(());
     }
-    let message = format!("work directory '{workdir}' is not on the file system of the cache '{cachedir}'");
-    Err(Kinded::new(ErrorKind::InvalidInput, message).with_hint("choose --workdir and --cachedir on one file system").into())
+    let message =
+        format!("work directory '{workdir}' is not on the file system of the cache '{cachedir}'");
+    Err(Kinded::new(ErrorKind::InvalidInput, message)
+        .with_hint("choose --workdir and --cachedir on one file system")
+        .into())
 }
 
 /// The path as UTF-8, made absolute.
 pub(super) fn utf8(path: &std::path::Path) -> Result<Utf8PathBuf> {
-    let absolute = std::path::absolute(path).with_context(|| format!("resolving '{}'", path.display()))?;
+    let absolute =
+        std::path::absolute(path).with_context(|| format!("resolving '{}'", path.display()))?;
     Utf8PathBuf::from_path_buf(absolute).map_err(|path| {
-        let message = format!("path '{}' is not UTF-8", path.display().to_string().escape_debug());
+        let message = format!(
+            "path '{}' is not UTF-8",
+            path.display().to_string().escape_debug()
+        );
         Kinded::new(ErrorKind::Usage, message).into()
     })
 }

@@ -22,13 +22,23 @@ const BLOB_CACHE_LIMIT: u64 = 20 << 30;
 const DEFAULT_LAYERS: usize = 64;
 
 /// Writes every image that was asked for.
-pub(super) fn images(run: &Run<'_>, resolved: &Resolved, built: &Built, options: &ImageOptions, report: &ComposeReport) -> Result<Vec<ImageReport>> {
+pub(super) fn images(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    built: &Built,
+    options: &ImageOptions,
+    report: &ComposeReport,
+) -> Result<Vec<ImageReport>> {
     if options.formats.is_empty() {
         return Ok(Vec::new());
     }
-    let outputs: Vec<(ImageFormat, Utf8PathBuf)> =
-        options.formats.iter().map(|f| Ok((*f, image_path(*f, options, report)?))).collect::<Result<_>>()?;
-    let borrowed: Vec<(ImageFormat, &Utf8Path)> = outputs.iter().map(|(f, p)| (*f, p.as_path())).collect();
+    let outputs: Vec<(ImageFormat, Utf8PathBuf)> = options
+        .formats
+        .iter()
+        .map(|f| Ok((*f, image_path(*f, options, report)?)))
+        .collect::<Result<_>>()?;
+    let borrowed: Vec<(ImageFormat, &Utf8Path)> =
+        outputs.iter().map(|(f, p)| (*f, p.as_path())).collect();
     write(run, resolved, built, options, report, &borrowed)
 }
 
@@ -46,8 +56,17 @@ pub(super) fn image_at(
 }
 
 /// Where an image of a ref goes: `test/minimal` becomes `test_minimal.tar`.
-pub(super) fn image_path(format: ImageFormat, options: &ImageOptions, report: &ComposeReport) -> Result<Utf8PathBuf> {
-    let dir = utf8(options.output_dir.as_deref().unwrap_or_else(|| "output".as_ref()))?;
+pub(super) fn image_path(
+    format: ImageFormat,
+    options: &ImageOptions,
+    report: &ComposeReport,
+) -> Result<Utf8PathBuf> {
+    let dir = utf8(
+        options
+            .output_dir
+            .as_deref()
+            .unwrap_or_else(|| "output".as_ref()),
+    )?;
     let name = report.r#ref.as_deref().unwrap_or("image").replace('/', "_");
     let extension = match format {
         ImageFormat::Oci => "oci",
@@ -87,7 +106,13 @@ fn reference(report: &ComposeReport) -> String {
     format!("localhost/{name}:latest")
 }
 
-fn encode(run: &Run<'_>, resolved: &Resolved, built: &Built, options: &ImageOptions, report: &ComposeReport) -> Result<Image> {
+fn encode(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    built: &Built,
+    options: &ImageOptions,
+    report: &ComposeReport,
+) -> Result<Image> {
     let tree = built.image_tree(run)?;
     let (components, owners) = owners(resolved, built, &tree);
     let max_layers = options.max_layers.unwrap_or(DEFAULT_LAYERS);
@@ -110,17 +135,35 @@ fn encode(run: &Run<'_>, resolved: &Resolved, built: &Built, options: &ImageOpti
 }
 
 /// Components are source packages; a path belongs to the package that ships it.
-fn owners(resolved: &Resolved, built: &Built, tree: &Tree) -> (Vec<Component>, BTreeMap<String, ComponentId>) {
+fn owners(
+    resolved: &Resolved,
+    built: &Built,
+    tree: &Tree,
+) -> (Vec<Component>, BTreeMap<String, ComponentId>) {
     let components: BTreeMap<&str, Component> = resolved
         .plan
         .packages
         .iter()
-        .map(|p| (p.source.as_str(), Component { name: p.source.clone(), source: p.source.clone() }))
+        .map(|p| {
+            (
+                p.source.as_str(),
+                Component {
+                    name: p.source.clone(),
+                    source: p.source.clone(),
+                },
+            )
+        })
         .collect();
-    let ids: BTreeMap<&str, usize> = components.keys().enumerate().map(|(i, name)| (*name, i)).collect();
+    let ids: BTreeMap<&str, usize> = components
+        .keys()
+        .enumerate()
+        .map(|(i, name)| (*name, i))
+        .collect();
     let mut owners = BTreeMap::new();
     for (planned, package) in resolved.plan.packages.iter().zip(&built.packages) {
-        let Some(id) = ids.get(planned.source.as_str()) else { continue };
+        let Some(id) = ids.get(planned.source.as_str()) else {
+            continue;
+        };
         for (path, node) in package.tree.walk() {
             if node.as_dir().is_some() {
                 continue;
@@ -132,7 +175,12 @@ fn owners(resolved: &Resolved, built: &Built, tree: &Tree) -> (Vec<Component>, B
     (components.into_values().collect(), owners)
 }
 
-fn config(resolved: &Resolved, built: &Built, options: &ImageOptions, report: &ComposeReport) -> Result<ImageConfig> {
+fn config(
+    resolved: &Resolved,
+    built: &Built,
+    options: &ImageOptions,
+    report: &ComposeReport,
+) -> Result<ImageConfig> {
     let mut labels = BTreeMap::from([
         ("containers.bootc".to_owned(), "1".to_owned()),
         (INPUT_HASH_LABEL.to_owned(), report.inputhash.clone()),
@@ -145,7 +193,11 @@ fn config(resolved: &Resolved, built: &Built, options: &ImageOptions, report: &C
         labels.insert(VERSION_LABEL.to_owned(), version.clone());
     }
     labels.extend(options.labels.clone());
-    let default_cmd = if built.tree.resolve("usr/sbin/init").is_some() { vec!["/sbin/init".to_owned()] } else { vec!["/bin/bash".to_owned()] };
+    let default_cmd = if built.tree.resolve("usr/sbin/init").is_some() {
+        vec!["/sbin/init".to_owned()]
+    } else {
+        vec!["/bin/bash".to_owned()]
+    };
     let user_config = match &options.image_config {
         Some(path) => Some(load_json(&utf8(path)?)?),
         None => None,
@@ -165,6 +217,10 @@ fn config(resolved: &Resolved, built: &Built, options: &ImageOptions, report: &C
 fn load_json(path: &Utf8Path) -> Result<serde_json::Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading '{path}'"))?;
     serde_json::from_str(&text).map_err(|error| {
-        Kinded::new(ErrorKind::InvalidInput, format!("'{path}' is not JSON: {error}")).into()
+        Kinded::new(
+            ErrorKind::InvalidInput,
+            format!("'{path}' is not JSON: {error}"),
+        )
+        .into()
     })
 }

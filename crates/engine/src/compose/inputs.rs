@@ -26,14 +26,18 @@ pub(super) fn input_hash(spec: &ComposeSpec, plan: &Plan, layers: &[String]) -> 
     }
     add(&canonical(&treefile));
     for file in &spec.files {
-        let (digest, _) = apt_ostree_fsx::sha256_file(&file.path).with_context(|| format!("reading '{}'", file.path))?;
+        let (digest, _) = apt_ostree_fsx::sha256_file(&file.path)
+            .with_context(|| format!("reading '{}'", file.path))?;
         add(&format!("{} {}", file.role, digest));
     }
     for layer in layers {
         add(layer);
     }
-    let mut packages: Vec<String> =
-        plan.packages.iter().map(|p| format!("{} {} {}", p.sha256, p.auto, p.group)).collect();
+    let mut packages: Vec<String> = plan
+        .packages
+        .iter()
+        .map(|p| format!("{} {} {}", p.sha256, p.auto, p.group))
+        .collect();
     packages.sort();
     for package in &packages {
         add(package);
@@ -51,11 +55,16 @@ fn canonical(value: &serde_json::Value) -> String {
     match value {
         Value::Object(map) => {
             let sorted: std::collections::BTreeMap<_, _> = map.iter().collect();
-            let items: Vec<String> =
-                sorted.iter().map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), canonical(v))).collect();
+            let items: Vec<String> = sorted
+                .iter()
+                .map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), canonical(v)))
+                .collect();
             format!("{{{}}}", items.join(","))
         }
-        Value::Array(list) => format!("[{}]", list.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        Value::Array(list) => format!(
+            "[{}]",
+            list.iter().map(canonical).collect::<Vec<_>>().join(",")
+        ),
         other => other.to_string(),
     }
 }
@@ -69,6 +78,9 @@ mod tests {
         let a = serde_json::json!({"b": [1, {"y": 1, "x": "q\""}], "a": null});
         let b = serde_json::json!({"a": null, "b": [1, {"x": "q\"", "y": 1}]});
         assert_eq!(canonical(&a), canonical(&b));
-        assert_ne!(canonical(&a), canonical(&serde_json::json!({"a": null, "b": [{"x": "q\"", "y": 1}, 1]})));
+        assert_ne!(
+            canonical(&a),
+            canonical(&serde_json::json!({"a": null, "b": [{"x": "q\"", "y": 1}, 1]}))
+        );
     }
 }

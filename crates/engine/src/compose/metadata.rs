@@ -65,17 +65,29 @@ pub(super) fn collect(facts: &Facts<'_>, options: &CommitOptions) -> Result<Meta
         metadata.inline.insert(key, MetaValue::Json(value));
     }
     let inline = &mut metadata.inline;
-    inline.insert(INPUT_HASH.to_owned(), MetaValue::String(facts.inputhash.to_owned()));
-    inline.insert(PACKAGE_LIST.to_owned(), MetaValue::PackageList(facts.plan.packages.iter().map(five_strings).collect()));
+    inline.insert(
+        INPUT_HASH.to_owned(),
+        MetaValue::String(facts.inputhash.to_owned()),
+    );
+    inline.insert(
+        PACKAGE_LIST.to_owned(),
+        MetaValue::PackageList(facts.plan.packages.iter().map(five_strings).collect()),
+    );
     if let Some(version) = facts.version {
         inline.insert("version".to_owned(), MetaValue::String(version.to_owned()));
     }
     if let Some(kernel) = facts.kernel {
         inline.insert("ostree.bootable".to_owned(), MetaValue::Bool(true));
-        inline.insert("ostree.linux".to_owned(), MetaValue::String(kernel.to_owned()));
+        inline.insert(
+            "ostree.linux".to_owned(),
+            MetaValue::String(kernel.to_owned()),
+        );
     }
     if let Some(cmd) = &facts.spec.container_cmd {
-        inline.insert("ostree.container-cmd".to_owned(), MetaValue::Strings(cmd.clone()));
+        inline.insert(
+            "ostree.container-cmd".to_owned(),
+            MetaValue::Strings(cmd.clone()),
+        );
     }
     let repos = MetaValue::Json(repos(facts.plan));
     match facts.spec.repo_metadata {
@@ -90,16 +102,28 @@ fn load_json(path: &std::path::Path) -> Result<BTreeMap<String, serde_json::Valu
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading '{name}'"))?;
     serde_json::from_str(&text).map_err(|error| {
-        Kinded::new(ErrorKind::InvalidInput, format!("'{name}' is not a JSON object: {error}")).into()
+        Kinded::new(
+            ErrorKind::InvalidInput,
+            format!("'{name}' is not a JSON object: {error}"),
+        )
+        .into()
     })
 }
 
 fn refuse_reserved(key: &str) -> Result<()> {
-    if !RESERVED.iter().any(|r| if r.ends_with('.') { key.starts_with(r) } else { key == *r }) {
+    if !RESERVED.iter().any(|r| {
+        if r.ends_with('.') {
+            key.starts_with(r)
+        } else {
+            key == *r
+        }
+    }) {
         return Ok(());
     }
     let message = format!("commit metadata key '{key}' is reserved");
-    Err(Kinded::new(ErrorKind::InvalidInput, message).with_hint("choose a key with a prefix of your own").into())
+    Err(Kinded::new(ErrorKind::InvalidInput, message)
+        .with_hint("choose a key with a prefix of your own")
+        .into())
 }
 
 fn repos(plan: &Plan) -> serde_json::Value {
@@ -115,28 +139,55 @@ fn five_strings(package: &PlannedPackage) -> [String; 5] {
     let epoch = version.split_once(':').map_or("0", |(epoch, _)| epoch);
     let rest = package.version.without_epoch();
     let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
-    [package.name.to_string(), epoch.to_owned(), upstream.to_owned(), revision.to_owned(), package.arch.to_string()]
+    [
+        package.name.to_string(),
+        epoch.to_owned(),
+        upstream.to_owned(),
+        revision.to_owned(),
+        package.arch.to_string(),
+    ]
 }
 
 /// Joins what [`PACKAGE_LIST`] parted.
 fn full_version(epoch: &str, upstream: &str, revision: &str) -> String {
-    let epoch = if epoch == "0" { String::new() } else { format!("{epoch}:") };
-    let revision = if revision.is_empty() { String::new() } else { format!("-{revision}") };
+    let epoch = if epoch == "0" {
+        String::new()
+    } else {
+        format!("{epoch}:")
+    };
+    let revision = if revision.is_empty() {
+        String::new()
+    } else {
+        format!("-{revision}")
+    };
     format!("{epoch}{upstream}{revision}")
 }
 
 /// What changed from the packages of `parent` to those of `plan`, by name.
 pub(super) fn package_diff(parent: Option<&CommitTree>, plan: &Plan) -> Vec<PackageDiff> {
-    let Some(list) = parent.and_then(|p| p.package_list(PACKAGE_LIST)) else { return Vec::new() };
+    let Some(list) = parent.and_then(|p| p.package_list(PACKAGE_LIST)) else {
+        return Vec::new();
+    };
     let mut diff: BTreeMap<(String, String), PackageDiff> = BTreeMap::new();
     for [name, epoch, upstream, revision, arch] in list {
         let previous = Some((full_version(&epoch, &upstream, &revision), arch.clone()));
-        diff.insert((name.clone(), arch), PackageDiff { name, previous, new: None });
+        diff.insert(
+            (name.clone(), arch),
+            PackageDiff {
+                name,
+                previous,
+                new: None,
+            },
+        );
     }
     for package in &plan.packages {
         let name = package.name.to_string();
         let key = (name.clone(), package.arch.to_string());
-        let entry = diff.entry(key).or_insert(PackageDiff { name, previous: None, new: None });
+        let entry = diff.entry(key).or_insert(PackageDiff {
+            name,
+            previous: None,
+            new: None,
+        });
         entry.new = Some((package.version.to_string(), package.arch.to_string()));
     }
     diff.into_values().filter(|d| d.previous != d.new).collect()
@@ -145,7 +196,9 @@ pub(super) fn package_diff(parent: Option<&CommitTree>, plan: &Plan) -> Vec<Pack
 /// The compose result in rpm-ostree's JSON shape (`--write-composejson-to`).
 pub(super) fn compose_json(report: &apt_ostree_model::compose::ComposeReport) -> serde_json::Value {
     let stats = &report.stats;
-    let timestamp = jiff::Timestamp::from_second(report.timestamp).map(|t| t.to_string()).unwrap_or_default();
+    let timestamp = jiff::Timestamp::from_second(report.timestamp)
+        .map(|t| t.to_string())
+        .unwrap_or_default();
     let mut json = serde_json::json!({
         "ostree-commit": report.commit,
         "ostree-content-checksum": report.content_checksum,

@@ -13,7 +13,8 @@ mod version;
 
 use anyhow::Result;
 use apt_ostree_model::compose::{
-    CommitRequest, ImageRequest, InstallOptions, InstallRequest, Outcome, PostprocessRequest, RootfsRequest, TreeRequest,
+    CommitRequest, ImageRequest, InstallOptions, InstallRequest, Outcome, PostprocessRequest,
+    RootfsRequest, TreeRequest,
 };
 use apt_ostree_model::{ErrorKind, Kinded, Reporter};
 use fn_error_context::context;
@@ -29,25 +30,34 @@ use resolve::Resolved;
 /// When a step fails; refs and images are untouched then.
 #[context("composing '{}'", request.treefile.display())]
 pub fn tree(request: &TreeRequest, reporter: &dyn Reporter) -> Result<Outcome> {
-    let run = Run::open(&request.work, reporter)?;
-    let spec = resolve::load(&run, &request.treefile, &request.install)?;
+    Run::within(&request.work, reporter, |run| tree_in(run, request))
+}
+
+fn tree_in(run: &Run<'_>, request: &TreeRequest) -> Result<Outcome> {
+    let spec = resolve::load(run, &request.treefile, &request.install)?;
     let target = record::open_target(request.repo.as_deref())?;
     let previous = Previous::load(&spec, &target, &request.previous, &request.commit)?;
-    let resolved = resolve::resolve(&run, spec, &request.install, &previous, request.layer_repo.as_deref())?;
+    let resolved = resolve::resolve(
+        run,
+        spec,
+        &request.install,
+        &previous,
+        request.layer_repo.as_deref(),
+    )?;
     if request.install.dry_run {
         return planned(resolved, &request.install);
     }
-    if let Some(unchanged) = record::unchanged(&run, request, &resolved, &previous)? {
+    if let Some(unchanged) = record::unchanged(run, request, &resolved, &previous)? {
         return Ok(unchanged);
     }
-    let debs = match build::acquire(&run, &resolved, &request.install)? {
+    let debs = match build::acquire(run, &resolved, &request.install)? {
         build::Acquired::Debs(debs) => debs,
-        build::Acquired::Stop(outcome) => return Ok(outcome),
+        build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
-    let built = build::build(&run, &resolved, &debs, &previous, &request.lint)?;
-    let mut report = record::commit(&run, request, &resolved, &built, &previous, &target)?;
-    report.images = encode::images(&run, &resolved, &built, &request.image, &report)?;
-    record::publish(&run, request, &resolved, &previous, &target, &report)?;
+    let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+    let mut report = record::commit(run, request, &resolved, &built, &previous, &target)?;
+    report.images = encode::images(run, &resolved, &built, &request.image, &report)?;
+    record::publish(run, request, &resolved, &previous, &target, &report)?;
     Ok(Outcome::Composed(report))
 }
 
@@ -57,26 +67,35 @@ pub fn tree(request: &TreeRequest, reporter: &dyn Reporter) -> Result<Outcome> {
 /// When a step fails; the destination is untouched then.
 #[context("installing '{}'", request.treefile.display())]
 pub fn install(request: &InstallRequest, reporter: &dyn Reporter) -> Result<Outcome> {
-    let run = Run::open(&request.work, reporter)?;
+    Run::within(&request.work, reporter, |run| install_in(run, request))
+}
+
+fn install_in(run: &Run<'_>, request: &InstallRequest) -> Result<Outcome> {
     let dest = context::utf8(&request.dest)?.join("rootfs");
     rootdir::require_absent(&dest)?;
-    let spec = resolve::load(&run, &request.treefile, &request.install)?;
+    let spec = resolve::load(run, &request.treefile, &request.install)?;
     let previous = Previous::optional(&spec, request.repo.as_deref(), &request.previous)?;
-    let resolved = resolve::resolve(&run, spec, &request.install, &previous, request.layer_repo.as_deref())?;
+    let resolved = resolve::resolve(
+        run,
+        spec,
+        &request.install,
+        &previous,
+        request.layer_repo.as_deref(),
+    )?;
     if request.install.dry_run {
         return planned(resolved, &request.install);
     }
-    let debs = match build::acquire(&run, &resolved, &request.install)? {
+    let debs = match build::acquire(run, &resolved, &request.install)? {
         build::Acquired::Debs(debs) => debs,
-        build::Acquired::Stop(outcome) => return Ok(outcome),
+        build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
     let tree = if request.postprocess {
-        build::build(&run, &resolved, &debs, &previous, &request.lint)?.tree
+        build::build(run, &resolved, &debs, &previous, &request.lint)?.tree
     } else {
-        build::configured(&run, &resolved, &debs, &previous)?.tree
+        build::configured(run, &resolved, &debs, &previous)?.tree
     };
-    resolve::write_lockfile(&resolved, &tree, &run, &request.install)?;
-    rootdir::export(&run, &tree, &dest)?;
+    resolve::write_lockfile(&resolved, &tree, run, &request.install)?;
+    rootdir::export(run, &tree, &dest)?;
     Ok(Outcome::Root { path: dest.into() })
 }
 
@@ -86,22 +105,25 @@ pub fn install(request: &InstallRequest, reporter: &dyn Reporter) -> Result<Outc
 /// When a step fails; the destination is untouched then.
 #[context("making a root from '{}'", request.treefile.display())]
 pub fn rootfs(request: &RootfsRequest, reporter: &dyn Reporter) -> Result<Outcome> {
-    let run = Run::open(&request.work, reporter)?;
+    Run::within(&request.work, reporter, |run| rootfs_in(run, request))
+}
+
+fn rootfs_in(run: &Run<'_>, request: &RootfsRequest) -> Result<Outcome> {
     let dest = context::utf8(&request.dest)?;
     rootdir::require_absent(&dest)?;
-    let spec = resolve::load(&run, &request.treefile, &request.install)?;
+    let spec = resolve::load(run, &request.treefile, &request.install)?;
     let previous = Previous::default();
-    let resolved = resolve::resolve(&run, spec, &request.install, &previous, None)?;
+    let resolved = resolve::resolve(run, spec, &request.install, &previous, None)?;
     if request.install.dry_run {
         return planned(resolved, &request.install);
     }
-    let debs = match build::acquire(&run, &resolved, &request.install)? {
+    let debs = match build::acquire(run, &resolved, &request.install)? {
         build::Acquired::Debs(debs) => debs,
-        build::Acquired::Stop(outcome) => return Ok(outcome),
+        build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
-    let built = build::build(&run, &resolved, &debs, &previous, &request.lint)?;
-    resolve::write_lockfile(&resolved, &built.tree, &run, &request.install)?;
-    rootdir::export(&run, &built.image_tree(&run)?, &dest)?;
+    let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+    resolve::write_lockfile(&resolved, &built.tree, run, &request.install)?;
+    rootdir::export(run, &built.image_tree(run)?, &dest)?;
     Ok(Outcome::Root { path: dest.into() })
 }
 
@@ -111,15 +133,18 @@ pub fn rootfs(request: &RootfsRequest, reporter: &dyn Reporter) -> Result<Outcom
 /// When a step fails; the root is as it was then.
 #[context("postprocessing '{}'", request.rootfs.display())]
 pub fn postprocess(request: &PostprocessRequest, reporter: &dyn Reporter) -> Result<Outcome> {
-    let run = Run::open(&request.work, reporter)?;
+    Run::within(&request.work, reporter, |run| postprocess_in(run, request))
+}
+
+fn postprocess_in(run: &Run<'_>, request: &PostprocessRequest) -> Result<Outcome> {
     let dir = rootdir::require_root(&request.rootfs)?;
     let spec = match &request.treefile {
-        Some(treefile) => Some(resolve::load(&run, treefile, &Default::default())?),
+        Some(treefile) => Some(resolve::load(run, treefile, &Default::default())?),
         None => None,
     };
     let tree = run.store.scan_dir(&dir)?;
-    let built = build::finish_rootdir(&run, tree, spec.as_ref(), &request.lint)?;
-    rootdir::replace(&run, &built.tree, &dir)?;
+    let built = build::finish_rootdir(run, tree, spec.as_ref(), &request.lint)?;
+    rootdir::replace(run, &built.tree, &dir)?;
     Ok(Outcome::Root { path: dir.into() })
 }
 
@@ -129,13 +154,16 @@ pub fn postprocess(request: &PostprocessRequest, reporter: &dyn Reporter) -> Res
 /// When a step fails; the ref is untouched then.
 #[context("committing '{}'", request.rootfs.display())]
 pub fn commit(request: &CommitRequest, reporter: &dyn Reporter) -> Result<Outcome> {
-    let run = Run::open(&request.work, reporter)?;
+    Run::within(&request.work, reporter, |run| commit_in(run, request))
+}
+
+fn commit_in(run: &Run<'_>, request: &CommitRequest) -> Result<Outcome> {
     let dir = rootdir::require_root(&request.rootfs)?;
-    let spec = resolve::load(&run, &request.treefile, &Default::default())?;
+    let spec = resolve::load(run, &request.treefile, &Default::default())?;
     let target = record::open_target(request.repo.as_deref())?;
     let previous = Previous::load(&spec, &target, &request.previous, &request.commit)?;
     let tree = run.store.scan_dir(&dir)?;
-    let resolved = Resolved::of_rootdir(&run, spec, &tree)?;
+    let resolved = Resolved::of_rootdir(run, spec, &tree)?;
     let built = Built::of_rootdir(tree)?;
     let tree_request = TreeRequest {
         treefile: request.treefile.clone(),
@@ -148,8 +176,8 @@ pub fn commit(request: &CommitRequest, reporter: &dyn Reporter) -> Result<Outcom
         image: Default::default(),
         lint: Default::default(),
     };
-    let report = record::commit(&run, &tree_request, &resolved, &built, &previous, &target)?;
-    record::publish(&run, &tree_request, &resolved, &previous, &target, &report)?;
+    let report = record::commit(run, &tree_request, &resolved, &built, &previous, &target)?;
+    record::publish(run, &tree_request, &resolved, &previous, &target, &report)?;
     Ok(Outcome::Composed(report))
 }
 
@@ -159,27 +187,47 @@ pub fn commit(request: &CommitRequest, reporter: &dyn Reporter) -> Result<Outcom
 /// When a step fails; the output is untouched then.
 #[context("composing an image from '{}'", request.treefile.display())]
 pub fn image(request: &ImageRequest, reporter: &dyn Reporter) -> Result<Outcome> {
-    let run = Run::open(&request.work, reporter)?;
+    Run::within(&request.work, reporter, |run| image_in(run, request))
+}
+
+fn image_in(run: &Run<'_>, request: &ImageRequest) -> Result<Outcome> {
     let output = context::utf8(&request.output)?;
-    let spec = resolve::load(&run, &request.treefile, &request.install)?;
+    let spec = resolve::load(run, &request.treefile, &request.install)?;
     let mut previous = Previous::of_image(&output, request.format, request.initialize)?;
     previous.apply(&request.previous);
-    let resolved = resolve::resolve(&run, spec, &request.install, &previous, request.layer_repo.as_deref())?;
+    let resolved = resolve::resolve(
+        run,
+        spec,
+        &request.install,
+        &previous,
+        request.layer_repo.as_deref(),
+    )?;
     if request.install.dry_run {
         return planned(resolved, &request.install);
     }
     if previous.has_inputhash(&resolved.inputhash) && !request.install.force_nocache {
         let inputhash = resolved.inputhash;
-        return Ok(Outcome::Unchanged { r#ref: None, commit: None, inputhash });
+        return Ok(Outcome::Unchanged {
+            r#ref: None,
+            commit: None,
+            inputhash,
+        });
     }
-    let debs = match build::acquire(&run, &resolved, &request.install)? {
+    let debs = match build::acquire(run, &resolved, &request.install)? {
         build::Acquired::Debs(debs) => debs,
-        build::Acquired::Stop(outcome) => return Ok(outcome),
+        build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
-    let built = build::build(&run, &resolved, &debs, &previous, &request.lint)?;
+    let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
     let mut report = record::report_without_commit(&resolved, &built, &previous)?;
-    report.images = vec![encode::image_at(&run, &resolved, &built, &request.image, &report, (request.format, &output))?];
-    resolve::write_lockfile(&resolved, &built.tree, &run, &request.install)?;
+    report.images = vec![encode::image_at(
+        run,
+        &resolved,
+        &built,
+        &request.image,
+        &report,
+        (request.format, &output),
+    )?];
+    resolve::write_lockfile(&resolved, &built.tree, run, &request.install)?;
     record::touch(&request.previous)?;
     Ok(Outcome::Composed(report))
 }
@@ -187,7 +235,9 @@ pub fn image(request: &ImageRequest, reporter: &dyn Reporter) -> Result<Outcome>
 /// The end of `--dry-run`.
 fn planned(resolved: Resolved, options: &InstallOptions) -> Result<Outcome> {
     resolve::write_plan_lockfile(&resolved, options)?;
-    Ok(Outcome::Planned { plan: resolved.plan })
+    Ok(Outcome::Planned {
+        plan: resolved.plan,
+    })
 }
 
 /// `SOURCE_DATE_EPOCH` of the environment in seconds since 1970.
@@ -195,11 +245,16 @@ fn planned(resolved: Resolved, options: &InstallOptions) -> Result<Outcome> {
 /// # Errors
 /// When it is set and no number.
 pub(crate) fn source_date_epoch() -> Result<Option<i64>> {
-    let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") else {
+        return Ok(None);
+    };
     match text.trim().parse::<i64>() {
         Ok(epoch) if epoch >= 0 => Ok(Some(epoch)),
         _ => {
-            let message = format!("SOURCE_DATE_EPOCH '{}' is not a number of seconds", text.escape_debug());
+            let message = format!(
+                "SOURCE_DATE_EPOCH '{}' is not a number of seconds",
+                text.escape_debug()
+            );
             Err(Kinded::new(ErrorKind::Usage, message).into())
         }
     }

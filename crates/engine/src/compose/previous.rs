@@ -28,7 +28,12 @@ pub(super) struct Previous {
 
 impl Previous {
     /// The commit that the spec's ref points to in `target`, or what the options name.
-    pub(super) fn load(spec: &ComposeSpec, target: &TargetRepo, options: &PreviousOptions, commit: &CommitOptions) -> Result<Self> {
+    pub(super) fn load(
+        spec: &ComposeSpec,
+        target: &TargetRepo,
+        options: &PreviousOptions,
+        commit: &CommitOptions,
+    ) -> Result<Self> {
         let tip = match &spec.r#ref {
             Some(name) => target.resolve_ref(name)?,
             None => None,
@@ -51,9 +56,18 @@ impl Previous {
     }
 
     /// Like [`Self::load`] for verbs that need no repository.
-    pub(super) fn optional(spec: &ComposeSpec, repo: Option<&Path>, options: &PreviousOptions) -> Result<Self> {
+    pub(super) fn optional(
+        spec: &ComposeSpec,
+        repo: Option<&Path>,
+        options: &PreviousOptions,
+    ) -> Result<Self> {
         match repo {
-            Some(_) => Self::load(spec, &super::record::open_target(repo)?, options, &CommitOptions::default()),
+            Some(_) => Self::load(
+                spec,
+                &super::record::open_target(repo)?,
+                options,
+                &CommitOptions::default(),
+            ),
             None => {
                 let mut previous = Self::default();
                 previous.apply(options);
@@ -63,14 +77,22 @@ impl Previous {
     }
 
     /// What the image at `output` says of itself.
-    pub(super) fn of_image(output: &Utf8Path, format: ImageFormat, mode: InitializeMode) -> Result<Self> {
+    pub(super) fn of_image(
+        output: &Utf8Path,
+        format: ImageFormat,
+        mode: InitializeMode,
+    ) -> Result<Self> {
         let exists = output.exists();
         match mode {
             InitializeMode::Always => return Ok(Self::default()),
-            InitializeMode::IfNotExists | InitializeMode::Query if !exists => return Ok(Self::default()),
+            InitializeMode::IfNotExists | InitializeMode::Query if !exists => {
+                return Ok(Self::default());
+            }
             InitializeMode::Never if !exists => {
                 let message = format!("there is no previous image at '{output}'");
-                return Err(Kinded::new(ErrorKind::InvalidInput, message).with_hint("make the first one with --initialize").into());
+                return Err(Kinded::new(ErrorKind::InvalidInput, message)
+                    .with_hint("make the first one with --initialize")
+                    .into());
             }
             _ => {}
         }
@@ -79,7 +101,9 @@ impl Previous {
         }
         let image = apt_ostree_oci::read_oci_image(output.as_std_path())
             .with_context(|| format!("reading the previous image '{output}'"))?;
-        let Some(image) = image else { return Ok(Self::default()) };
+        let Some(image) = image else {
+            return Ok(Self::default());
+        };
         Ok(Self {
             inputhash: image.labels.get(super::encode::INPUT_HASH_LABEL).cloned(),
             version: image.labels.get(super::encode::VERSION_LABEL).cloned(),
@@ -103,10 +127,15 @@ impl Previous {
     }
 
     fn read_commit(&mut self, target: &TargetRepo, checksum: &str) -> Result<()> {
-        let commit = target.load_commit(checksum).with_context(|| format!("reading the previous commit {checksum}"))?;
+        let commit = target
+            .load_commit(checksum)
+            .with_context(|| format!("reading the previous commit {checksum}"))?;
         self.inputhash = commit.string(metadata::INPUT_HASH);
         self.version = commit.string("version");
-        self.ids = Some(crate::postprocess::id_lock(&commit.tree, target).context("reading its user and group ids")?);
+        self.ids = Some(
+            crate::postprocess::id_lock(&commit.tree, target)
+                .context("reading its user and group ids")?,
+        );
         self.commit = Some(commit);
         Ok(())
     }
@@ -114,7 +143,10 @@ impl Previous {
 
 fn require_rev(target: &TargetRepo, rev: &str) -> Result<String> {
     target.resolve_ref(rev)?.ok_or_else(|| {
-        let message = format!("there is no commit or ref '{rev}' in repository '{}'", target.path());
+        let message = format!(
+            "there is no commit or ref '{rev}' in repository '{}'",
+            target.path()
+        );
         Kinded::new(ErrorKind::InvalidInput, message).into()
     })
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use apt_ostree_model::compose::{CommitOptions, ComposeReport, Outcome, PreviousOptions, TreeRequest};
+use apt_ostree_model::compose::{
+    CommitOptions, ComposeReport, Outcome, PreviousOptions, TreeRequest,
+};
 use apt_ostree_model::{IdLock, Sha256Digest, Step};
 use apt_ostree_store::{CommitRequest, TargetRepo};
 use camino::Utf8PathBuf;
@@ -35,41 +37,76 @@ fn record_path(run: &Run<'_>, request: &TreeRequest, inputhash: &str) -> Result<
     let options = serde_json::to_string(&(&request.image, &request.repo))?;
     let here = std::env::current_dir().context("reading the working directory")?;
     let key = openssl::sha::sha256(format!("{inputhash} {options} {}", here.display()).as_bytes());
-    Ok(run.cachedir.join("composed").join(format!("{}.json", Sha256Digest::new(key))))
+    Ok(run
+        .cachedir
+        .join("composed")
+        .join(format!("{}.json", Sha256Digest::new(key))))
 }
 
 /// Says "unchanged" when the previous compose had the same inputs and its images are as it left
 /// them.
-pub(super) fn unchanged(run: &Run<'_>, request: &TreeRequest, resolved: &Resolved, previous: &Previous) -> Result<Option<Outcome>> {
+pub(super) fn unchanged(
+    run: &Run<'_>,
+    request: &TreeRequest,
+    resolved: &Resolved,
+    previous: &Previous,
+) -> Result<Option<Outcome>> {
     let inputhash = &resolved.inputhash;
-    let same_ids = previous.ids.as_ref().is_none_or(|ids| agree(ids, &resolved.ids));
+    let same_ids = previous
+        .ids
+        .as_ref()
+        .is_none_or(|ids| agree(ids, &resolved.ids));
     if request.install.force_nocache || !previous.has_inputhash(inputhash) || !same_ids {
         return Ok(None);
     }
     if !request.image.formats.is_empty() {
-        let Ok(text) = std::fs::read(record_path(run, request, inputhash)?) else { return Ok(None) };
-        let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
-        let same = |(path, size, mtime): &(Utf8PathBuf, u64, i64)| fingerprint(path) == Some((*size, *mtime));
+        let Ok(text) = std::fs::read(record_path(run, request, inputhash)?) else {
+            return Ok(None);
+        };
+        let Ok(record) = serde_json::from_slice::<Record>(&text) else {
+            return Ok(None);
+        };
+        let same = |(path, size, mtime): &(Utf8PathBuf, u64, i64)| {
+            fingerprint(path) == Some((*size, *mtime))
+        };
         if record.images.len() != request.image.formats.len() || !record.images.iter().all(same) {
             return Ok(None);
         }
     }
     let commit = previous.commit.as_ref().map(|c| c.checksum.clone());
-    Ok(Some(Outcome::Unchanged { r#ref: resolved.spec.r#ref.clone(), commit, inputhash: inputhash.clone() }))
+    Ok(Some(Outcome::Unchanged {
+        r#ref: resolved.spec.r#ref.clone(),
+        commit,
+        inputhash: inputhash.clone(),
+    }))
 }
 
 /// True when every account that both know has the same id in both.
 fn agree(ids: &IdLock, lock: &IdLock) -> bool {
-    ids.users.iter().all(|(name, id)| lock.users.get(name).is_none_or(|locked| locked == id))
-        && ids.groups.iter().all(|(name, id)| lock.groups.get(name).is_none_or(|locked| locked == id))
+    ids.users
+        .iter()
+        .all(|(name, id)| lock.users.get(name).is_none_or(|locked| locked == id))
+        && ids
+            .groups
+            .iter()
+            .all(|(name, id)| lock.groups.get(name).is_none_or(|locked| locked == id))
 }
 
 /// Size and modification time (nanoseconds) of an image, or of a layout's index.
 fn fingerprint(path: &camino::Utf8Path) -> Option<(u64, i64)> {
     use std::os::unix::fs::MetadataExt as _;
-    let file = if path.is_dir() { path.join("index.json") } else { path.to_owned() };
+    let file = if path.is_dir() {
+        path.join("index.json")
+    } else {
+        path.to_owned()
+    };
     let meta = std::fs::metadata(file).ok()?;
-    Some((meta.len(), meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec())))
+    Some((
+        meta.len(),
+        meta.mtime()
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(meta.mtime_nsec()),
+    ))
 }
 
 /// Writes the commit without moving a ref.
@@ -101,7 +138,10 @@ pub(super) fn commit(
     };
     let written = run.reporter.step(Step::Commit, || {
         let written = run.store.commit(&built.tree, &commit, target)?;
-        let summary = format!("{} new objects", written.stats.n_content_written + written.stats.n_metadata_written);
+        let summary = format!(
+            "{} new objects",
+            written.stats.n_content_written + written.stats.n_metadata_written
+        );
         Ok::<_, anyhow::Error>((written, summary))
     })?;
     report.commit = written.checksum;
@@ -112,7 +152,11 @@ pub(super) fn commit(
 }
 
 /// What is known before there is a commit.
-pub(super) fn report_without_commit(resolved: &Resolved, built: &Built, previous: &Previous) -> Result<ComposeReport> {
+pub(super) fn report_without_commit(
+    resolved: &Resolved,
+    built: &Built,
+    previous: &Previous,
+) -> Result<ComposeReport> {
     Ok(ComposeReport {
         r#ref: resolved.spec.r#ref.clone(),
         version: built.version.clone(),
@@ -140,7 +184,9 @@ pub(super) fn publish(
     }
     write_composejson(&request.commit, report)?;
     match (&request.commit.write_commitid_to, &resolved.spec.r#ref) {
-        (Some(path), _) => apt_ostree_fsx::write_atomic(&utf8(path)?, report.commit.as_bytes(), 0o644)?,
+        (Some(path), _) => {
+            apt_ostree_fsx::write_atomic(&utf8(path)?, report.commit.as_bytes(), 0o644)?;
+        }
         (None, Some(name)) => target.set_ref(name, &report.commit)?,
         (None, None) => {}
     }
@@ -151,7 +197,9 @@ pub(super) fn publish(
 }
 
 fn write_composejson(options: &CommitOptions, report: &ComposeReport) -> Result<()> {
-    let Some(path) = &options.write_composejson_to else { return Ok(()) };
+    let Some(path) = &options.write_composejson_to else {
+        return Ok(());
+    };
     let text = serde_json::to_string_pretty(&metadata::compose_json(report))? + "\n";
     apt_ostree_fsx::write_atomic(&utf8(path)?, text.as_bytes(), 0o644)?;
     Ok(())
@@ -159,8 +207,13 @@ fn write_composejson(options: &CommitOptions, report: &ComposeReport) -> Result<
 
 /// `--touch-if-changed`.
 pub(super) fn touch(options: &PreviousOptions) -> Result<()> {
-    let Some(path) = &options.touch_if_changed else { return Ok(()) };
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let Some(path) = &options.touch_if_changed else {
+        return Ok(());
+    };
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path);
     let file = file.with_context(|| format!("touching '{}'", path.display()))?;
     file.set_modified(std::time::SystemTime::now())?;
     Ok(())
@@ -174,7 +227,10 @@ fn remember(run: &Run<'_>, request: &TreeRequest, report: &ComposeReport) -> Res
             images.push((path, size, mtime));
         }
     }
-    let record = Record { report: report.clone(), images };
+    let record = Record {
+        report: report.clone(),
+        images,
+    };
     let path = record_path(run, request, &report.inputhash)?;
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;

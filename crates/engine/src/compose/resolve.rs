@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::Result;
 use apt_ostree_apt::{AptConfig, Lock, Session};
 use apt_ostree_model::compose::InstallOptions;
-use apt_ostree_model::{Arch, ErrorKind, IdLock, Kinded, Plan, PlannedPackage, Sha256Digest, Step, Tree};
+use apt_ostree_model::{
+    Arch, ErrorKind, IdLock, Kinded, Plan, PlannedPackage, Sha256Digest, Step, Tree,
+};
 use apt_ostree_treefile::spec::IdCheck;
 use apt_ostree_treefile::{ComposeSpec, DirLoader, LoadOptions};
 
@@ -44,39 +46,37 @@ pub(super) struct Layers {
 }
 
 /// Reads and checks the treefile.
-pub(super) fn load(run: &Run<'_>, treefile: &Path, options: &InstallOptions) -> Result<ComposeSpec> {
+pub(super) fn load(
+    run: &Run<'_>,
+    treefile: &Path,
+    options: &InstallOptions,
+) -> Result<ComposeSpec> {
     run.reporter.step(Step::Load, || {
         let path = utf8(treefile)?;
-        let (dir, name) = match (path.parent(), path.file_name()) {
-            (Some(dir), Some(name)) => (dir, name),
-            _ => return Err(Kinded::new(ErrorKind::Usage, format!("'{path}' is not a file name")).into()),
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(
+                Kinded::new(ErrorKind::Usage, format!("'{path}' is not a file name")).into(),
+            );
         };
-        let host_arch: Arch = host_arch().parse()?;
-        let arch = options.arch.as_deref().map(str::parse::<Arch>).transpose()?;
+        let host_arch = Arch::host();
+        let arch = options
+            .arch
+            .as_deref()
+            .map(str::parse::<Arch>)
+            .transpose()?;
         let mut load = LoadOptions::new(host_arch);
         load.arch = arch;
         load.variables.clone_from(&options.variables);
         load.source_root = options.source_root.as_deref().map(utf8).transpose()?;
-        let spec = apt_ostree_treefile::load(&DirLoader::new(dir), name, &load).map_err(invalid_treefile)?;
+        let spec = apt_ostree_treefile::load(&DirLoader::new(dir), name, &load)
+            .map_err(|e| invalid_treefile(&e))?;
         let summary = format!("{} packages requested", spec.packages.len());
         Ok::<_, anyhow::Error>((spec, summary))
     })
 }
 
-fn invalid_treefile(error: apt_ostree_treefile::TreefileError) -> anyhow::Error {
+fn invalid_treefile(error: &apt_ostree_treefile::TreefileError) -> anyhow::Error {
     Kinded::new(ErrorKind::InvalidInput, error.to_string()).into()
-}
-
-/// Debian's name for the architecture of this program.
-fn host_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "i386",
-        "arm" => "armhf",
-        "powerpc64" => "ppc64el",
-        other => other,
-    }
 }
 
 /// Chooses packages.
@@ -92,7 +92,15 @@ pub(super) fn resolve(
     let ids = ids(&spec, lock.as_ref(), previous, run)?;
     let (plan, session) = solve(run, &spec, options, lock)?;
     let inputhash = inputs::input_hash(&spec, &plan, &layers.checksums)?;
-    Ok(Resolved { spec, plan, ids, inputhash, layers, force: options.force_nocache, session: Some(session) })
+    Ok(Resolved {
+        spec,
+        plan,
+        ids,
+        inputhash,
+        layers,
+        force: options.force_nocache,
+        session: Some(session),
+    })
 }
 
 fn lock(options: &InstallOptions) -> Result<Option<Lock>> {
@@ -103,11 +111,20 @@ fn lock(options: &InstallOptions) -> Result<Option<Lock>> {
         }
         return Ok(None);
     }
-    let paths = options.lockfiles.iter().map(|p| utf8(p)).collect::<Result<Vec<_>>>()?;
+    let paths = options
+        .lockfiles
+        .iter()
+        .map(|p| utf8(p))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Some(Lock::load(&paths, options.lockfile_strict)?))
 }
 
-fn solve(run: &Run<'_>, spec: &ComposeSpec, options: &InstallOptions, lock: Option<Lock>) -> Result<(Plan, Session)> {
+fn solve(
+    run: &Run<'_>,
+    spec: &ComposeSpec,
+    options: &InstallOptions,
+    lock: Option<Lock>,
+) -> Result<(Plan, Session)> {
     let config = AptConfig {
         spec: spec.into(),
         state_dir: run.cachedir.join("apt"),
@@ -132,7 +149,12 @@ fn solve(run: &Run<'_>, spec: &ComposeSpec, options: &InstallOptions, lock: Opti
 
 /// The ids to keep: the lockfile's, the treefile's, and those of the previous commit, the first
 /// one winning.
-fn ids(spec: &ComposeSpec, lock: Option<&Lock>, previous: &Previous, run: &Run<'_>) -> Result<IdLock> {
+fn ids(
+    spec: &ComposeSpec,
+    lock: Option<&Lock>,
+    previous: &Previous,
+    run: &Run<'_>,
+) -> Result<IdLock> {
     let mut ids = lock.and_then(|l| l.ids().cloned()).unwrap_or_default();
     let mut add = |other: IdLock| {
         for (name, account) in other.users {
@@ -153,7 +175,11 @@ fn ids(spec: &ComposeSpec, lock: Option<&Lock>, previous: &Previous, run: &Run<'
         add(previous.clone());
     }
     if !ids.users.is_empty() || !ids.groups.is_empty() {
-        run.reporter.detail(format!("keeping the ids of {} users and {} groups", ids.users.len(), ids.groups.len()));
+        run.reporter.detail(format!(
+            "keeping the ids of {} users and {} groups",
+            ids.users.len(),
+            ids.groups.len()
+        ));
     }
     Ok(ids)
 }
@@ -164,23 +190,37 @@ fn load_layers(run: &Run<'_>, spec: &ComposeSpec, layer_repo: Option<&Path>) -> 
         return Ok(layers);
     }
     let repo = record::open_target(layer_repo)?;
-    for (names, above) in [(&spec.ostree_layers, false), (&spec.ostree_override_layers, true)] {
+    for (names, above) in [
+        (&spec.ostree_layers, false),
+        (&spec.ostree_override_layers, true),
+    ] {
         for name in names {
             let Some(checksum) = repo.resolve_ref(name)? else {
                 let message = format!("layer '{name}' is not in repository '{}'", repo.path());
-                return Err(Kinded::new(ErrorKind::InvalidInput, message).with_hint("pull it there, or give --layer-repo").into());
+                return Err(Kinded::new(ErrorKind::InvalidInput, message)
+                    .with_hint("pull it there, or give --layer-repo")
+                    .into());
             };
             let commit = repo.load_commit(&checksum)?;
             run.store.import_commit(&commit, &repo)?;
             layers.checksums.push(commit.content_checksum.clone());
-            if above { layers.above.push(commit.tree) } else { layers.below.push(commit.tree) }
+            if above {
+                layers.above.push(commit.tree);
+            } else {
+                layers.below.push(commit.tree);
+            }
         }
     }
     Ok(layers)
 }
 
 /// Writes `--write-lockfile-to`, with the ids that `tree` uses.
-pub(super) fn write_lockfile(resolved: &Resolved, tree: &Tree, run: &Run<'_>, options: &InstallOptions) -> Result<()> {
+pub(super) fn write_lockfile(
+    resolved: &Resolved,
+    tree: &Tree,
+    run: &Run<'_>,
+    options: &InstallOptions,
+) -> Result<()> {
     if options.write_lockfile_to.is_none() {
         return Ok(());
     }
@@ -195,7 +235,9 @@ pub(super) fn write_plan_lockfile(resolved: &Resolved, options: &InstallOptions)
 }
 
 fn write_lock(resolved: &Resolved, ids: Option<&IdLock>, options: &InstallOptions) -> Result<()> {
-    let Some(path) = &options.write_lockfile_to else { return Ok(()) };
+    let Some(path) = &options.write_lockfile_to else {
+        return Ok(());
+    };
     let text = apt_ostree_apt::lock::to_json(&resolved.plan, ids)?;
     apt_ostree_fsx::write_atomic(&utf8(path)?, text.as_bytes(), 0o644)?;
     Ok(())
@@ -209,33 +251,62 @@ impl Resolved {
         let hash = inputs::input_hash(&spec, &plan, &[])?;
         let content = run.store.content_checksum(tree)?;
         let inputhash = hex::encode(openssl::sha::sha256(format!("{hash} {content}").as_bytes()));
-        Ok(Self { spec, plan, ids, inputhash, layers: Layers::default(), force: false, session: None })
+        Ok(Self {
+            spec,
+            plan,
+            ids,
+            inputhash,
+            layers: Layers::default(),
+            force: false,
+            session: None,
+        })
     }
 
     /// The repositories as the image's own apt sources.
     pub(super) fn image_sources(&self) -> Result<Vec<crate::postprocess::AptSource>> {
-        let sources = self.session.as_ref().map(Session::image_sources).unwrap_or_default();
-        let loaded = sources.iter().map(|s| crate::postprocess::AptSource::load(&s.repo, &s.url));
+        let sources = self
+            .session
+            .as_ref()
+            .map(Session::image_sources)
+            .unwrap_or_default();
+        let loaded = sources
+            .iter()
+            .map(|s| crate::postprocess::AptSource::load(&s.repo, &s.url));
         loaded.filter_map(Result::transpose).collect()
     }
 }
 
 /// The installed packages of a root, as far as its dpkg database tells.
-pub(super) fn plan_of_rootdir(run: &Run<'_>, spec: Option<&ComposeSpec>, tree: &Tree) -> Result<Plan> {
+pub(super) fn plan_of_rootdir(
+    run: &Run<'_>,
+    spec: Option<&ComposeSpec>,
+    tree: &Tree,
+) -> Result<Plan> {
     let arch = match spec {
         Some(spec) => spec.arch.clone(),
-        None => host_arch().parse()?,
+        None => Arch::host(),
     };
     let status = super::build::status_text(run, tree)?;
-    let mut packages: Vec<PlannedPackage> = status.split("\n\n").filter_map(planned_from_stanza).collect();
+    let mut packages: Vec<PlannedPackage> = status
+        .split("\n\n")
+        .filter_map(planned_from_stanza)
+        .collect();
     packages.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
-    Ok(Plan { arch, packages, sources: Vec::new() })
+    Ok(Plan {
+        arch,
+        packages,
+        sources: Vec::new(),
+    })
 }
 
 /// An installed package, from its stanza in `status`; the hash is that of the stanza.
 fn planned_from_stanza(stanza: &str) -> Option<PlannedPackage> {
     let field = |name: &str| {
-        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned);
+        let value = |line: &str| {
+            line.strip_prefix(name)?
+                .strip_prefix(": ")
+                .map(str::to_owned)
+        };
         stanza.lines().find_map(value)
     };
     if field("Status").as_deref() != Some("install ok installed") {
@@ -253,7 +324,9 @@ fn planned_from_stanza(stanza: &str) -> Option<PlannedPackage> {
         arch: field("Architecture")?.parse().ok()?,
         sha256: Sha256Digest::new(openssl::sha::sha256(stanza.as_bytes())),
         size: 0,
-        installed_size: field("Installed-Size").and_then(|s| s.parse().ok()).unwrap_or_default(),
+        installed_size: field("Installed-Size")
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_default(),
         source,
         source_version,
         repo: String::new(),

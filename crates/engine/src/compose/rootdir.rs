@@ -18,13 +18,17 @@ pub(super) fn require_absent(dest: &Utf8Path) -> Result<()> {
         return Ok(());
     }
     let message = format!("'{dest}' exists and is not an empty directory");
-    Err(Kinded::new(ErrorKind::InvalidInput, message).with_hint("remove it or name another directory").into())
+    Err(Kinded::new(ErrorKind::InvalidInput, message)
+        .with_hint("remove it or name another directory")
+        .into())
 }
 
 /// A source must be a directory, and not `/`.
 pub(super) fn require_root(path: &Path) -> Result<Utf8PathBuf> {
     let path = utf8(path)?;
-    let real = path.canonicalize_utf8().with_context(|| format!("opening '{path}'"))?;
+    let real = path
+        .canonicalize_utf8()
+        .with_context(|| format!("opening '{path}'"))?;
     if real == "/" || !real.is_dir() {
         let message = format!("'{path}' is not the directory of a root file system");
         return Err(Kinded::new(ErrorKind::InvalidInput, message).into());

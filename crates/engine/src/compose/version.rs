@@ -11,22 +11,38 @@ use apt_ostree_treefile::spec::VersionSpec;
 ///
 /// # Errors
 /// When the date format is wrong.
-pub(super) fn next_version(spec: &VersionSpec, previous: Option<&str>, now: i64) -> Result<Option<String>> {
-    let Some(prefix) = &spec.automatic_prefix else { return Ok(None) };
+pub(super) fn next_version(
+    spec: &VersionSpec,
+    previous: Option<&str>,
+    now: i64,
+) -> Result<Option<String>> {
+    let Some(prefix) = &spec.automatic_prefix else {
+        return Ok(None);
+    };
     let prefix = expand_date(prefix, now)?;
     let suffix = spec.automatic_suffix.unwrap_or('.');
-    let Some(rest) = previous.and_then(|p| p.strip_prefix(&prefix)) else { return Ok(Some(prefix)) };
+    let Some(rest) = previous.and_then(|p| p.strip_prefix(&prefix)) else {
+        return Ok(Some(prefix));
+    };
     if rest.is_empty() {
         return Ok(Some(format!("{prefix}{suffix}1")));
     }
-    match rest.strip_prefix(suffix).and_then(|n| n.parse::<u64>().ok()) {
-        Some(number) => Ok(Some(format!("{prefix}{suffix}{}", number.saturating_add(1)))),
+    match rest
+        .strip_prefix(suffix)
+        .and_then(|n| n.parse::<u64>().ok())
+    {
+        Some(number) => Ok(Some(format!(
+            "{prefix}{suffix}{}",
+            number.saturating_add(1)
+        ))),
         None => Ok(Some(prefix)),
     }
 }
 
 fn expand_date(prefix: &str, now: i64) -> Result<String> {
-    let Some((before, rest)) = prefix.split_once("<date:") else { return Ok(prefix.to_owned()) };
+    let Some((before, rest)) = prefix.split_once("<date:") else {
+        return Ok(prefix.to_owned());
+    };
     let Some((format, after)) = rest.split_once('>') else {
         bail!("automatic-version-prefix '{prefix}' has '<date:' without '>'");
     };
@@ -41,8 +57,13 @@ mod tests {
     use super::*;
 
     fn next(prefix: &str, previous: Option<&str>) -> String {
-        let spec = VersionSpec { automatic_prefix: Some(prefix.to_owned()), automatic_suffix: None };
-        next_version(&spec, previous, 1_790_000_000).unwrap().unwrap()
+        let spec = VersionSpec {
+            automatic_prefix: Some(prefix.to_owned()),
+            automatic_suffix: None,
+        };
+        next_version(&spec, previous, 1_790_000_000)
+            .unwrap()
+            .unwrap()
     }
 
     #[test]

@@ -479,7 +479,10 @@ fn the_first_boot_waits_for_no_answers() {
     );
     let tree = sample.finish().unwrap().tree;
     let text = sample.text(&tree, drop_in);
-    assert!(text.contains("ExecStart=\nExecStart=systemd-firstboot\n") && text.contains("StandardInput=null"));
+    assert!(
+        text.contains("ExecStart=\nExecStart=systemd-firstboot\n")
+            && text.contains("StandardInput=null")
+    );
 }
 
 #[test]

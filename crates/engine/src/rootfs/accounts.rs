@@ -23,7 +23,10 @@ pub fn disagreements(tree: &Tree, content: &dyn Content, lock: &IdLock) -> Resul
     for [name, _, uid, gid] in entries(&content::read_text(tree, content, "etc/passwd")?) {
         match lock.users.get(&name) {
             Some(account) if account.uid.to_string() != uid || account.gid.to_string() != gid => {
-                found.push(format!("user '{name}' has {uid}:{gid}, locked {}:{}", account.uid, account.gid));
+                found.push(format!(
+                    "user '{name}' has {uid}:{gid}, locked {}:{}",
+                    account.uid, account.gid
+                ));
             }
             None if lock.users.values().any(|a| a.uid.to_string() == uid) => {
                 found.push(format!("user '{name}' has the locked id {uid}"));
@@ -47,8 +50,19 @@ pub fn disagreements(tree: &Tree, content: &dyn Content, lock: &IdLock) -> Resul
 
 /// The first fields of each line, as many as the caller names.
 fn entries<const N: usize>(text: &str) -> Vec<[String; N]> {
-    let lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
-    lines.filter_map(|fields| fields.into_iter().take(N).collect::<Vec<_>>().try_into().ok()).collect()
+    let lines = text
+        .lines()
+        .map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
+    lines
+        .filter_map(|fields| {
+            fields
+                .into_iter()
+                .take(N)
+                .collect::<Vec<_>>()
+                .try_into()
+                .ok()
+        })
+        .collect()
 }
 
 /// Adds the accounts of `lock` that `tree` lacks, locked and without a home, so that scripts find
@@ -71,7 +85,11 @@ pub fn precreate(tree: &mut Tree, content: &dyn Content, lock: &IdLock) -> Resul
     let has_shadow = tree.contains("etc/shadow");
     for (name, account) in &lock.users {
         if !has_entry(&passwd, name) {
-            let _ = writeln!(passwd, "{name}:x:{}:{}::/nonexistent:/usr/sbin/nologin", account.uid, account.gid);
+            let _ = writeln!(
+                passwd,
+                "{name}:x:{}:{}::/nonexistent:/usr/sbin/nologin",
+                account.uid, account.gid
+            );
             let _ = writeln!(shadow, "{name}:!*:::::::");
         }
     }
@@ -87,7 +105,8 @@ pub fn precreate(tree: &mut Tree, content: &dyn Content, lock: &IdLock) -> Resul
 }
 
 fn has_entry(text: &str, name: &str) -> bool {
-    text.lines().any(|line| line.split(':').next() == Some(name))
+    text.lines()
+        .any(|line| line.split(':').next() == Some(name))
 }
 
 /// Writes a file again under the owner and mode it has.

@@ -12,7 +12,15 @@ use super::dpkgdb::Diversion;
 const MERGED: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "libo32"];
 
 /// Where a package may not put files: the package database, and what the system mounts over.
-const RESERVED: [&str; 7] = ["var/lib/dpkg", "proc", "sys", "dev", "run", "sysroot", "ostree"];
+const RESERVED: [&str; 7] = [
+    "var/lib/dpkg",
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "sysroot",
+    "ostree",
+];
 
 /// Adds the data of `packages` to `tree`, which holds the packages of `before` already.
 ///
@@ -24,14 +32,27 @@ const RESERVED: [&str; 7] = ["var/lib/dpkg", "proc", "sys", "dev", "run", "sysro
 ///
 /// # Errors
 /// When two packages ship the same path for no such reason, or one ships a path through a file.
-pub fn unpack(tree: &mut Tree, before: &[&ImportedPackage], packages: &[&ImportedPackage], diversions: &[Diversion]) -> Result<()> {
+pub fn unpack(
+    tree: &mut Tree,
+    before: &[&ImportedPackage],
+    packages: &[&ImportedPackage],
+    diversions: &[Diversion],
+) -> Result<()> {
     let mut owners = BTreeMap::new();
     for package in before {
-        let leaves = package.tree.walk().filter(|(_, node)| node.as_dir().is_none());
+        let leaves = package
+            .tree
+            .walk()
+            .filter(|(_, node)| node.as_dir().is_none());
         owners.extend(leaves.map(|(path, _)| (merged(&path), *package)));
     }
     for package in packages {
-        let mut unpacker = Unpacker { tree: &mut *tree, owners: &mut owners, package, diversions };
+        let mut unpacker = Unpacker {
+            tree: &mut *tree,
+            owners: &mut owners,
+            package,
+            diversions,
+        };
         unpacker.dir("", "", &package.tree.root)?;
     }
     Ok(())
@@ -90,7 +111,11 @@ impl Unpacker<'_, '_> {
             // dpkg keeps a directory where a package ships a link to one.
             (Some(Node::Dir(_)), Node::Symlink(link)) => {
                 let (dir, _) = apt_ostree_model::tree::split(&path);
-                let target = if link.target.starts_with('/') { link.target.clone() } else { join(dir, &link.target) };
+                let target = if link.target.starts_with('/') {
+                    link.target.clone()
+                } else {
+                    join(dir, &link.target)
+                };
                 let real = self.tree.resolve(&target);
                 if real.is_some_and(|real| self.tree.dir(&real).is_some()) {
                     return Ok(());
@@ -111,18 +136,30 @@ impl Unpacker<'_, '_> {
     }
 
     fn refuse_reserved(&self, path: &str) -> Result<()> {
-        let below = |dir: &str| path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+        let below = |dir: &str| {
+            path == dir
+                || path
+                    .strip_prefix(dir)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        };
         if !RESERVED.iter().any(|dir| below(dir)) {
             return Ok(());
         }
-        let message = format!("package '{}' ships '/{path}', which no package may ship", self.package.name);
+        let message = format!(
+            "package '{}' ships '/{path}', which no package may ship",
+            self.package.name
+        );
         Err(Kinded::new(ErrorKind::InvalidPackage, message).into())
     }
 
     fn diverted(&self, source: &str) -> Option<String> {
         let name = self.package.name.as_str();
-        let matches = |d: &&Diversion| d.path.strip_prefix('/') == Some(source) && d.package != name;
-        self.diversions.iter().find(matches).map(|d| d.divert_to.clone())
+        let matches =
+            |d: &&Diversion| d.path.strip_prefix('/') == Some(source) && d.package != name;
+        self.diversions
+            .iter()
+            .find(matches)
+            .map(|d| d.divert_to.clone())
     }
 
     fn diverted_path(&mut self, divert_to: &str) -> Result<String> {
@@ -134,7 +171,9 @@ impl Unpacker<'_, '_> {
 
     /// Who wins `path`, which an earlier package owns.
     fn precedence(&self, path: &str) -> Precedence {
-        let Some(theirs) = self.owners.get(path) else { return Precedence::Ours };
+        let Some(theirs) = self.owners.get(path) else {
+            return Precedence::Ours;
+        };
         let ours = self.package;
         if replaces(ours, theirs) {
             Precedence::Ours
@@ -147,15 +186,24 @@ impl Unpacker<'_, '_> {
 
     fn conflict(&self, path: &str) -> anyhow::Error {
         let ours = self.package;
-        let other = self.owners.get(path).map_or_else(|| "another package".to_owned(), |p| format!("'{}' {}", p.name, p.version));
-        let message = format!("'/{path}' is in package '{}' {} and in {other}", ours.name, ours.version);
+        let other = self.owners.get(path).map_or_else(
+            || "another package".to_owned(),
+            |p| format!("'{}' {}", p.name, p.version),
+        );
+        let message = format!(
+            "'/{path}' is in package '{}' {} and in {other}",
+            ours.name, ours.version
+        );
         Kinded::new(ErrorKind::InvalidPackage, message)
             .with_hint("leave one of the packages out, or ask its maintainer for a Replaces or a diversion")
             .into()
     }
 
     fn through_non_dir(&self, path: &str) -> anyhow::Error {
-        let message = format!("package '{}' ships files below '/{path}', which is not a directory", self.package.name);
+        let message = format!(
+            "package '{}' ships files below '/{path}', which is not a directory",
+            self.package.name
+        );
         Kinded::new(ErrorKind::InvalidPackage, message).into()
     }
 }
@@ -168,7 +216,9 @@ enum Precedence {
 
 /// True when `a` declares `Replaces` that covers `b`.
 fn replaces(a: &ImportedPackage, b: &ImportedPackage) -> bool {
-    let Some(field) = a.field("Replaces") else { return false };
+    let Some(field) = a.field("Replaces") else {
+        return false;
+    };
     field.split(',').any(|item| {
         let item = item.trim();
         let (name, restriction) = match item.split_once('(') {
@@ -176,7 +226,12 @@ fn replaces(a: &ImportedPackage, b: &ImportedPackage) -> bool {
             None => (item, None),
         };
         let name = name.split(':').next().unwrap_or_default();
-        let provides = || b.field("Provides").is_some_and(|p| p.split(',').any(|i| i.split_whitespace().next() == Some(name)));
+        let provides = || {
+            b.field("Provides").is_some_and(|p| {
+                p.split(',')
+                    .any(|i| i.split_whitespace().next() == Some(name))
+            })
+        };
         (name == b.name.as_str() || (restriction.is_none() && provides()))
             && restriction.is_none_or(|r| version_matches(&b.version, r))
     })
@@ -185,8 +240,14 @@ fn replaces(a: &ImportedPackage, b: &ImportedPackage) -> bool {
 /// True when `version` satisfies a relation such as `<< 1.2`.
 fn version_matches(version: &apt_ostree_model::Version, relation: &str) -> bool {
     use std::cmp::Ordering::{Equal, Greater, Less};
-    let (operator, wanted) = relation.split_at(relation.find(|c: char| !"<>=".contains(c)).unwrap_or(relation.len()));
-    let Ok(wanted) = wanted.trim().parse::<apt_ostree_model::Version>() else { return false };
+    let (operator, wanted) = relation.split_at(
+        relation
+            .find(|c: char| !"<>=".contains(c))
+            .unwrap_or(relation.len()),
+    );
+    let Ok(wanted) = wanted.trim().parse::<apt_ostree_model::Version>() else {
+        return false;
+    };
     let order = version.dpkg_cmp(&wanted);
     match operator {
         "<<" => order == Less,
@@ -201,12 +262,20 @@ fn version_matches(version: &apt_ostree_model::Version, relation: &str) -> bool 
 /// Maps a path below a merged top-level directory into `usr`.
 fn merged(path: &str) -> String {
     let top = path.split('/').next().unwrap_or_default();
-    if MERGED.contains(&top) { format!("usr/{path}") } else { path.to_owned() }
+    if MERGED.contains(&top) {
+        format!("usr/{path}")
+    } else {
+        path.to_owned()
+    }
 }
 
 /// The merged-/usr links that the tree needs and base-files did not ship (before Debian 13).
 pub fn missing_merged_links(tree: &Tree, arch: &str) -> Vec<&'static str> {
-    let wanted: &[&str] = if arch == "amd64" { &MERGED[..6] } else { &MERGED[..3] };
+    let wanted: &[&str] = if arch == "amd64" {
+        &MERGED[..6]
+    } else {
+        &MERGED[..3]
+    };
     let shipped = tree.contains("bin");
     let lib64 = MERGED[4];
     MERGED

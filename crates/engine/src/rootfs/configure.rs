@@ -6,7 +6,10 @@
 //! after each group is cached under a key of everything that went into it.
 
 use anyhow::{Context as _, Result};
-use apt_ostree_model::{Arch, ErrorKind, Event, IdLock, ImportedPackage, Kinded, Plan, Reporter, Sha256Digest, Step, Tree};
+use apt_ostree_model::{
+    Arch, ErrorKind, Event, IdLock, ImportedPackage, Kinded, Plan, Reporter, Sha256Digest, Step,
+    Tree,
+};
 use apt_ostree_sandbox::Bind;
 use apt_ostree_store::CacheRepo;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -22,7 +25,11 @@ const CONFIGURE_VERSION: u32 = 1;
 const SCAFFOLD: [(&str, u32, &str); 4] = [
     ("usr/sbin/policy-rc.d", 0o755, "#!/bin/sh\nexit 101\n"),
     ("etc/hostname", 0o644, "localhost\n"),
-    ("etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"),
+    (
+        "etc/hosts",
+        0o644,
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
+    ),
     ("etc/resolv.conf", 0o644, ""),
 ];
 
@@ -71,7 +78,11 @@ struct Group<'a> {
 /// # Errors
 /// When packages conflict on disk, or a maintainer script fails; the message names package and
 /// script and has its last lines.
-pub fn configure(job: &Job<'_>, store: &CacheRepo, reporter: &dyn Reporter) -> Result<(Tree, Stats)> {
+pub fn configure(
+    job: &Job<'_>,
+    store: &CacheRepo,
+    reporter: &dyn Reporter,
+) -> Result<(Tree, Stats)> {
     let groups = groups(job);
     let (mut next, mut tree) = (0, job.base.clone());
     if !job.force {
@@ -82,16 +93,34 @@ pub fn configure(job: &Job<'_>, store: &CacheRepo, reporter: &dyn Reporter) -> R
             }
         }
     }
-    let mut stats = Stats { cached: groups[..next].iter().map(|g| g.packages.len()).sum(), configured: 0 };
+    let mut stats = Stats {
+        cached: groups[..next].iter().map(|g| g.packages.len()).sum(),
+        configured: 0,
+    };
     for index in next..groups.len() {
         let group = &groups[index];
-        let before: Vec<&ImportedPackage> = groups[..index].iter().flat_map(|g| g.packages.iter().copied()).collect();
-        let mut run = GroupRun { job, store, reporter, before: &before, group };
+        let before: Vec<&ImportedPackage> = groups[..index]
+            .iter()
+            .flat_map(|g| g.packages.iter().copied())
+            .collect();
+        let mut run = GroupRun {
+            job,
+            store,
+            reporter,
+            before: &before,
+            group,
+        };
         tree = run.run_locked(&tree)?;
         stats.configured += group.packages.len();
         let total = job.packages.len() as u64;
         let done = (stats.cached + stats.configured) as u64;
-        reporter.report(Event::StepProgress { step: Step::Configure, done, total, bytes: false, item: None });
+        reporter.report(Event::StepProgress {
+            step: Step::Configure,
+            done,
+            total,
+            bytes: false,
+            item: None,
+        });
     }
     Ok((finish(job, store, tree)?, stats))
 }
@@ -109,7 +138,10 @@ fn load(job: &Job<'_>, store: &CacheRepo, key: &str) -> Result<Option<Tree>> {
 }
 
 fn locked_key(key: &str, lock: &IdLock) -> String {
-    sha256_text(&format!("{key} {}", serde_json::to_string(lock).unwrap_or_default()))
+    sha256_text(&format!(
+        "{key} {}",
+        serde_json::to_string(lock).unwrap_or_default()
+    ))
 }
 
 fn sha256_text(text: &str) -> String {
@@ -120,19 +152,36 @@ fn groups<'a>(job: &Job<'a>) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     for (planned, package) in job.plan.packages.iter().zip(job.packages) {
         if groups.last().is_none_or(|g| g.number != planned.group) {
-            groups.push(Group { number: planned.group, packages: Vec::new(), epoch: 0, key: String::new() });
+            groups.push(Group {
+                number: planned.group,
+                packages: Vec::new(),
+                epoch: 0,
+                key: String::new(),
+            });
         }
         if let Some(group) = groups.last_mut() {
             group.packages.push(package);
         }
     }
     let debconf = job.debconf.join("\n");
-    let start = format!("configure {CONFIGURE_VERSION} {} {:?}\n{}\n{debconf}", job.plan.arch, job.epoch, job.base_key);
+    let start = format!(
+        "configure {CONFIGURE_VERSION} {} {:?}\n{}\n{debconf}",
+        job.plan.arch, job.epoch, job.base_key
+    );
     let (mut key, mut epoch) = (sha256_text(&start), 0);
     for group in &mut groups {
-        let newest = group.packages.iter().map(|p| p.date).max().unwrap_or_default();
+        let newest = group
+            .packages
+            .iter()
+            .map(|p| p.date)
+            .max()
+            .unwrap_or_default();
         epoch = epoch.max(newest);
-        let mut hashes: Vec<String> = group.packages.iter().map(|p| p.sha256.to_string()).collect();
+        let mut hashes: Vec<String> = group
+            .packages
+            .iter()
+            .map(|p| p.sha256.to_string())
+            .collect();
         hashes.sort();
         key = sha256_text(&format!("{key} {}", hashes.join(" ")));
         group.key.clone_from(&key);
@@ -154,7 +203,13 @@ fn finish(job: &Job<'_>, store: &CacheRepo, mut tree: Tree) -> Result<Tree> {
         }
     }
     let states = dpkgdb::extended_states(&job.plan.packages, &job.plan.arch);
-    content::write(&mut tree, store, "var/lib/apt/extended_states", 0o644, states.as_bytes())?;
+    content::write(
+        &mut tree,
+        store,
+        "var/lib/apt/extended_states",
+        0o644,
+        states.as_bytes(),
+    )?;
     Ok(tree)
 }
 
@@ -176,16 +231,30 @@ impl GroupRun<'_> {
             self.store.save_tree(&self.group.key, &tree)?;
             return Ok(tree);
         }
-        self.reporter.detail(format!("running group {} again with locked ids: {}", self.group.number, wrong.join(", ")));
+        self.reporter.detail(format!(
+            "running group {} again with locked ids: {}",
+            self.group.number,
+            wrong.join(", ")
+        ));
         let tree = self.run(start, Some(self.job.lock))?;
-        self.store.save_tree(&locked_key(&self.group.key, self.job.lock), &tree)?;
+        self.store
+            .save_tree(&locked_key(&self.group.key, self.job.lock), &tree)?;
         Ok(tree)
     }
 
     fn run(&mut self, start: &Tree, lock: Option<&IdLock>) -> Result<Tree> {
-        let dir = self.job.workdir.join(format!("group-{}{}", self.group.number, if lock.is_some() { "-locked" } else { "" }));
+        let dir = self.job.workdir.join(format!(
+            "group-{}{}",
+            self.group.number,
+            if lock.is_some() { "-locked" } else { "" }
+        ));
         std::fs::create_dir_all(&dir).with_context(|| format!("creating '{dir}'"))?;
-        let mut live = LiveRoot::new(self.store, dir.join("root"), start.clone(), self.group.epoch);
+        let mut live = LiveRoot::new(
+            self.store,
+            dir.join("root"),
+            start.clone(),
+            self.group.epoch,
+        );
         std::fs::create_dir_all(dir.join("root"))?;
         if self.group.number == 0 && self.before.is_empty() {
             self.bootstrap(&mut live, &dir, lock)?;
@@ -203,14 +272,20 @@ impl GroupRun<'_> {
         self.configure_all(&mut live)?;
         let mut tree = live.into_tree();
         if let Err(error) = apt_ostree_fsx::remove_tree(&dir) {
-            self.reporter.detail(format!("leaving '{dir}' behind: {error}"));
+            self.reporter
+                .detail(format!("leaving '{dir}' behind: {error}"));
         }
         tree.remove("var/lib/dpkg/tmp.ci");
         Ok(tree)
     }
 
     /// The first group: its files come first, because there is no shell without them.
-    fn bootstrap(&self, live: &mut LiveRoot<'_>, dir: &Utf8Path, lock: Option<&IdLock>) -> Result<()> {
+    fn bootstrap(
+        &self,
+        live: &mut LiveRoot<'_>,
+        dir: &Utf8Path,
+        lock: Option<&IdLock>,
+    ) -> Result<()> {
         let mut tree = live.tree().clone();
         let arch = &self.job.plan.arch;
         dpkgdb::init(&mut tree, self.store, arch, &foreign_arches(self.job.plan))?;
@@ -227,7 +302,7 @@ impl GroupRun<'_> {
         live.set(tree)?;
         let is_base = |p: &&&ImportedPackage| p.name.as_str() == "base-passwd";
         let (base, others): (Vec<&ImportedPackage>, Vec<&ImportedPackage>) =
-            self.group.packages.iter().partition(|p| is_base(&p));
+            self.group.packages.iter().partition(|p| is_base(p));
         self.preinsts(live, dir, &base)?;
         if let Some(lock) = lock {
             let mut tree = live.tree().clone();
@@ -239,7 +314,11 @@ impl GroupRun<'_> {
 
     /// `tree` with the group's files and database entries.
     fn unpacked(&self, mut tree: Tree) -> Result<Tree> {
-        let diversions = dpkgdb::parse_diversions(&content::read_text(&tree, self.store, "var/lib/dpkg/diversions")?);
+        let diversions = dpkgdb::parse_diversions(&content::read_text(
+            &tree,
+            self.store,
+            "var/lib/dpkg/diversions",
+        )?);
         let mut packages = self.group.packages.clone();
         // base-files ships the links of merged /usr that all other paths go through.
         packages.sort_by_key(|p| p.name.as_str() != "base-files");
@@ -249,8 +328,19 @@ impl GroupRun<'_> {
     }
 
     fn seed_debconf(&self, live: &mut LiveRoot<'_>) -> Result<()> {
-        let fresh = !content::read_text(live.tree(), self.store, "var/cache/debconf/.apt-ostree-seeded")?.is_empty();
-        if self.job.debconf.is_empty() || fresh || live.tree().resolve("usr/bin/debconf-set-selections").is_none() {
+        let fresh = !content::read_text(
+            live.tree(),
+            self.store,
+            "var/cache/debconf/.apt-ostree-seeded",
+        )?
+        .is_empty();
+        if self.job.debconf.is_empty()
+            || fresh
+            || live
+                .tree()
+                .resolve("usr/bin/debconf-set-selections")
+                .is_none()
+        {
             return Ok(());
         }
         let text = self.job.debconf.join("\n") + "\n";
@@ -258,11 +348,22 @@ impl GroupRun<'_> {
         script.stdin = text.as_bytes();
         live.run(&script, self.reporter)?;
         let mut tree = live.tree().clone();
-        content::write(&mut tree, self.store, "var/cache/debconf/.apt-ostree-seeded", 0o644, b"1\n")?;
+        content::write(
+            &mut tree,
+            self.store,
+            "var/cache/debconf/.apt-ostree-seeded",
+            0o644,
+            b"1\n",
+        )?;
         live.set(tree)
     }
 
-    fn preinsts(&self, live: &mut LiveRoot<'_>, dir: &Utf8Path, packages: &[&ImportedPackage]) -> Result<()> {
+    fn preinsts(
+        &self,
+        live: &mut LiveRoot<'_>,
+        dir: &Utf8Path,
+        packages: &[&ImportedPackage],
+    ) -> Result<()> {
         for package in packages {
             if package.members.contains_key("preinst") {
                 self.preinst(live, dir, package)?;
@@ -272,35 +373,70 @@ impl GroupRun<'_> {
     }
 
     /// Runs one preinst where dpkg puts it, `tmp.ci`, beside the package's other control files.
-    fn preinst(&self, live: &mut LiveRoot<'_>, dir: &Utf8Path, package: &ImportedPackage) -> Result<()> {
-        let control = write_control_dir(&dir.join(format!("ci-{}-{}", package.name, package.arch)), package)?;
+    fn preinst(
+        &self,
+        live: &mut LiveRoot<'_>,
+        dir: &Utf8Path,
+        package: &ImportedPackage,
+    ) -> Result<()> {
+        let control = write_control_dir(
+            &dir.join(format!("ci-{}-{}", package.name, package.arch)),
+            package,
+        )?;
         let name = format!("{}.preinst", package.name);
         let mut script = Script::new(
             &name,
-            &["/bin/sh", "-c", "cp -R /run/apt-ostree-ci /var/lib/dpkg/tmp.ci && { /var/lib/dpkg/tmp.ci/preinst install; r=$?; rm -rf /var/lib/dpkg/tmp.ci; exit $r; }"],
+            &[
+                "/bin/sh",
+                "-c",
+                "cp -R /run/apt-ostree-ci /var/lib/dpkg/tmp.ci && { /var/lib/dpkg/tmp.ci/preinst install; r=$?; rm -rf /var/lib/dpkg/tmp.ci; exit $r; }",
+            ],
         );
-        script.binds = vec![Bind { source: control, target: "/run/apt-ostree-ci".into(), writable: false }];
+        script.binds = vec![Bind {
+            source: control,
+            target: "/run/apt-ostree-ci".into(),
+            writable: false,
+        }];
         script.env = maintscript_env(package, "preinst");
         live.run(&script, self.reporter)
     }
 
     fn configure_all(&self, live: &mut LiveRoot<'_>) -> Result<()> {
-        let argv = ["dpkg", "--force-unsafe-io", "--force-confold", "--configure", "-a"];
+        let argv = [
+            "dpkg",
+            "--force-unsafe-io",
+            "--force-confold",
+            "--configure",
+            "-a",
+        ];
         live.run(&Script::new("dpkg", &argv), self.reporter)
             .with_context(|| format!("configuring {}", self.describe()))
     }
 
     fn describe(&self) -> String {
-        let names: Vec<&str> = self.group.packages.iter().map(|p| p.name.as_str()).take(4).collect();
+        let names: Vec<&str> = self
+            .group
+            .packages
+            .iter()
+            .map(|p| p.name.as_str())
+            .take(4)
+            .collect();
         let more = self.group.packages.len().saturating_sub(names.len());
-        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let rest = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         format!("{}{rest}", names.join(", "))
     }
 }
 
 fn foreign_arches(plan: &Plan) -> Vec<Arch> {
     let all: std::collections::BTreeSet<&Arch> = plan.packages.iter().map(|p| &p.arch).collect();
-    all.into_iter().filter(|a| **a != plan.arch && a.as_str() != "all").cloned().collect()
+    all.into_iter()
+        .filter(|a| **a != plan.arch && a.as_str() != "all")
+        .cloned()
+        .collect()
 }
 
 /// The variables that dpkg sets for a script of a package.

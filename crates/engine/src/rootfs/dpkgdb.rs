@@ -31,7 +31,11 @@ pub fn parse_diversions(text: &str) -> Vec<Diversion> {
     let lines: Vec<&str> = text.lines().collect();
     lines
         .chunks_exact(3)
-        .map(|c| Diversion { path: c[0].to_owned(), divert_to: c[1].to_owned(), package: c[2].to_owned() })
+        .map(|c| Diversion {
+            path: c[0].to_owned(),
+            divert_to: c[1].to_owned(),
+            package: c[2].to_owned(),
+        })
         .collect()
 }
 
@@ -45,7 +49,9 @@ struct Interest {
 /// The interest directives of a `triggers` member; other directives take effect when dpkg
 /// configures the package.
 fn parse_interests(text: &str) -> Vec<Interest> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
     lines
         .filter_map(|line| {
             let mut words = line.split_whitespace();
@@ -54,7 +60,10 @@ fn parse_interests(text: &str) -> Vec<Interest> {
                 "interest-noawait" => true,
                 _ => return None,
             };
-            Some(Interest { trigger: words.next()?.to_owned(), no_await })
+            Some(Interest {
+                trigger: words.next()?.to_owned(),
+                no_await,
+            })
         })
         .collect()
 }
@@ -63,11 +72,25 @@ fn parse_interests(text: &str) -> Vec<Interest> {
 ///
 /// # Errors
 /// When an object can't be written.
-pub fn init(tree: &mut Tree, writer: &dyn ContentWriter, arch: &Arch, foreign: &[Arch]) -> Result<()> {
-    for dir in ["", "/alternatives", "/info", "/parts", "/triggers", "/updates"] {
+pub fn init(
+    tree: &mut Tree,
+    writer: &dyn ContentWriter,
+    arch: &Arch,
+    foreign: &[Arch],
+) -> Result<()> {
+    for dir in [
+        "",
+        "/alternatives",
+        "/info",
+        "/parts",
+        "/triggers",
+        "/updates",
+    ] {
         tree.ensure_dir(&format!("{ADMIN_DIR}{dir}"), &Meta::root(0o755))?;
     }
-    let arches = std::iter::once(arch).chain(foreign).fold(String::new(), |text, a| text + a.as_str() + "\n");
+    let arches = std::iter::once(arch)
+        .chain(foreign)
+        .fold(String::new(), |text, a| text + a.as_str() + "\n");
     let native = format!("{arch}\n");
     let files: [(&str, &str); 6] = [
         ("info/format", "1\n"),
@@ -78,7 +101,13 @@ pub fn init(tree: &mut Tree, writer: &dyn ContentWriter, arch: &Arch, foreign: &
         ("triggers/File", ""),
     ];
     for (name, text) in files {
-        content::write(tree, writer, &format!("{ADMIN_DIR}/{name}"), 0o644, text.as_bytes())?;
+        content::write(
+            tree,
+            writer,
+            &format!("{ADMIN_DIR}/{name}"),
+            0o644,
+            text.as_bytes(),
+        )?;
     }
     Ok(())
 }
@@ -88,27 +117,55 @@ pub fn init(tree: &mut Tree, writer: &dyn ContentWriter, arch: &Arch, foreign: &
 ///
 /// # Errors
 /// When an object can't be read or written.
-pub fn add_unpacked(tree: &mut Tree, content: &dyn Content, packages: &[&ImportedPackage]) -> Result<()> {
+pub fn add_unpacked(
+    tree: &mut Tree,
+    content: &dyn Content,
+    packages: &[&ImportedPackage],
+) -> Result<()> {
     let mut status = content::read_text(tree, content, &admin("status"))?;
     let mut file_triggers = content::read_text(tree, content, &admin("triggers/File"))?;
     let activations = activations(&file_triggers, packages);
     for package in packages {
         status.push_str(&stanza(package));
         write_info(tree, content, package)?;
-        for interest in package.member_text("triggers").map(parse_interests).unwrap_or_default() {
+        for interest in package
+            .member_text("triggers")
+            .map(parse_interests)
+            .unwrap_or_default()
+        {
             let suffix = if interest.no_await { "/noawait" } else { "" };
             if interest.trigger.starts_with('/') {
-                let _ = writeln!(file_triggers, "{} {}{suffix}", interest.trigger, package.info_stem());
+                let _ = writeln!(
+                    file_triggers,
+                    "{} {}{suffix}",
+                    interest.trigger,
+                    package.info_stem()
+                );
             } else {
                 let path = admin(&format!("triggers/{}", interest.trigger));
-                let text = content::read_text(tree, content, &path)? + &package.info_stem() + suffix + "\n";
+                let text = content::read_text(tree, content, &path)?
+                    + &package.info_stem()
+                    + suffix
+                    + "\n";
                 content::write(tree, content, &path, 0o644, text.as_bytes())?;
             }
         }
     }
     content::write(tree, content, &admin("status"), 0o644, status.as_bytes())?;
-    content::write(tree, content, &admin("triggers/File"), 0o644, file_triggers.as_bytes())?;
-    content::write(tree, content, &admin("triggers/Unincorp"), 0o644, activations.as_bytes())
+    content::write(
+        tree,
+        content,
+        &admin("triggers/File"),
+        0o644,
+        file_triggers.as_bytes(),
+    )?;
+    content::write(
+        tree,
+        content,
+        &admin("triggers/Unincorp"),
+        0o644,
+        activations.as_bytes(),
+    )
 }
 
 fn admin(name: &str) -> String {
@@ -119,8 +176,10 @@ fn admin(name: &str) -> String {
 /// above a path of the new packages. Nobody awaits them (`-`).
 fn activations(file_triggers: &str, packages: &[&ImportedPackage]) -> String {
     let mut active = std::collections::BTreeSet::new();
-    let interests: std::collections::BTreeSet<&str> =
-        file_triggers.lines().filter_map(|line| line.rsplit_once(' ').map(|(path, _)| path)).collect();
+    let interests: std::collections::BTreeSet<&str> = file_triggers
+        .lines()
+        .filter_map(|line| line.rsplit_once(' ').map(|(path, _)| path))
+        .collect();
     for path in packages.iter().flat_map(|p| &p.list) {
         let mut prefix = path.as_str();
         while !prefix.is_empty() {
@@ -130,7 +189,9 @@ fn activations(file_triggers: &str, packages: &[&ImportedPackage]) -> String {
             prefix = prefix.rsplit_once('/').map_or("", |(dir, _)| dir);
         }
     }
-    active.into_iter().fold(String::new(), |text, path| text + path + " -\n")
+    active
+        .into_iter()
+        .fold(String::new(), |text, path| text + path + " -\n")
 }
 
 /// The status stanza of an unpacked package. Conffiles are recorded with the hash of the shipped
@@ -158,12 +219,31 @@ fn stanza(package: &ImportedPackage) -> String {
 }
 
 /// Writes `info/STEM.*`.
-fn write_info(tree: &mut Tree, writer: &dyn ContentWriter, package: &ImportedPackage) -> Result<()> {
+fn write_info(
+    tree: &mut Tree,
+    writer: &dyn ContentWriter,
+    package: &ImportedPackage,
+) -> Result<()> {
     let stem = admin(&format!("info/{}", package.info_stem()));
-    let list = package.list.iter().fold(String::new(), |text, path| text + path + "\n");
-    content::write(tree, writer, &format!("{stem}.list"), 0o644, list.as_bytes())?;
+    let list = package
+        .list
+        .iter()
+        .fold(String::new(), |text, path| text + path + "\n");
+    content::write(
+        tree,
+        writer,
+        &format!("{stem}.list"),
+        0o644,
+        list.as_bytes(),
+    )?;
     for (name, member) in &package.members {
-        content::write(tree, writer, &format!("{stem}.{name}"), member.mode & 0o777, &member.data)?;
+        content::write(
+            tree,
+            writer,
+            &format!("{stem}.{name}"),
+            member.mode & 0o777,
+            &member.data,
+        )?;
     }
     Ok(())
 }
@@ -173,7 +253,11 @@ pub fn extended_states(packages: &[PlannedPackage], native: &Arch) -> String {
     let automatic = packages.iter().filter(|p| p.auto);
     let by_name: BTreeMap<(&str, &str), ()> = automatic
         .map(|p| {
-            let arch = if p.arch.as_str() == "all" { native } else { &p.arch };
+            let arch = if p.arch.as_str() == "all" {
+                native
+            } else {
+                &p.arch
+            };
             ((p.name.as_str(), arch.as_str()), ())
         })
         .collect();
@@ -187,9 +271,16 @@ pub fn not_installed(status: &str) -> Vec<(String, String)> {
     let stanzas = status.split("\n\n").filter(|s| !s.trim().is_empty());
     stanzas
         .filter_map(|stanza| {
-            let field = |name: &str| stanza.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().trim();
+            let field = |name: &str| {
+                stanza
+                    .lines()
+                    .find_map(|l| l.strip_prefix(name))
+                    .unwrap_or_default()
+                    .trim()
+            };
             let state = field("Status:");
-            (state != "install ok installed").then(|| (field("Package:").to_owned(), state.to_owned()))
+            (state != "install ok installed")
+                .then(|| (field("Package:").to_owned(), state.to_owned()))
         })
         .collect()
 }
@@ -207,7 +298,11 @@ mod tests {
             control: format!("Package: {name}\nVersion: 1\nArchitecture: amd64\n{control}"),
             members: BTreeMap::new(),
             conffiles: Vec::new(),
-            list: vec!["/.".to_owned(), "/usr".to_owned(), format!("/usr/share/{name}/x")],
+            list: vec![
+                "/.".to_owned(),
+                "/usr".to_owned(),
+                format!("/usr/share/{name}/x"),
+            ],
             tree: Tree::default(),
             date: 0,
         }
@@ -217,13 +312,18 @@ mod tests {
     fn diversions_come_in_threes() {
         let list = parse_diversions("/a\n/b\npkg\n/c\n/d\n:\n/left\n");
         assert_eq!(list.len(), 2);
-        assert_eq!((list[0].path.as_str(), list[0].divert_to.as_str()), ("/a", "/b"));
+        assert_eq!(
+            (list[0].path.as_str(), list[0].divert_to.as_str()),
+            ("/a", "/b")
+        );
         assert_eq!(list[1].package, ":");
     }
 
     #[test]
     fn only_interests_are_registered() {
-        let list = parse_interests("# comment\ninterest /usr/x # tail\ninterest-noawait y\nactivate z\n\nbroken\n");
+        let list = parse_interests(
+            "# comment\ninterest /usr/x # tail\ninterest-noawait y\nactivate z\n\nbroken\n",
+        );
         assert_eq!(list.len(), 2);
         assert!(!list[0].no_await && list[1].no_await);
     }
@@ -232,8 +332,14 @@ mod tests {
     fn stanza_has_status_and_conffiles() {
         let mut p = package("foo", "Description: x\n y\n");
         p.conffiles = vec![
-            apt_ostree_model::Conffile { path: "/etc/foo".into(), md5: Some("abc".into()) },
-            apt_ostree_model::Conffile { path: "/etc/old".into(), md5: None },
+            apt_ostree_model::Conffile {
+                path: "/etc/foo".into(),
+                md5: Some("abc".into()),
+            },
+            apt_ostree_model::Conffile {
+                path: "/etc/old".into(),
+                md5: None,
+            },
         ];
         assert_eq!(
             stanza(&p),
@@ -245,13 +351,19 @@ mod tests {
     #[test]
     fn file_triggers_above_new_paths_are_activated() {
         let p = package("foo", "");
-        let text = activations("/usr/share/foo dbus/noawait\n/usr/share/bar man\n/usr/share/fo x\n", &[&p]);
+        let text = activations(
+            "/usr/share/foo dbus/noawait\n/usr/share/bar man\n/usr/share/fo x\n",
+            &[&p],
+        );
         assert_eq!(text, "/usr/share/foo -\n");
     }
 
     #[test]
     fn states_other_than_installed_are_found() {
         let text = "Package: a\nStatus: install ok installed\n\nPackage: b\nStatus: install ok half-configured\n\n";
-        assert_eq!(not_installed(text), [("b".to_owned(), "install ok half-configured".to_owned())]);
+        assert_eq!(
+            not_installed(text),
+            [("b".to_owned(), "install ok half-configured".to_owned())]
+        );
     }
 }

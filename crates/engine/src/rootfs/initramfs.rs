@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read, Write as _};
 
 use anyhow::{Context as _, Result, bail};
-use apt_ostree_model::{ContentWriter as _, ErrorKind, File, Kinded, Meta, Node, Reporter, Sha256Digest, Tree};
+use apt_ostree_model::{
+    ContentWriter as _, ErrorKind, File, Kinded, Meta, Node, Reporter, Sha256Digest, Tree,
+};
 use apt_ostree_sandbox::Bind;
 use apt_ostree_store::CacheRepo;
 use camino::Utf8Path;
@@ -80,7 +82,10 @@ struct Inputs {
 #[context("building the initramfs for kernel {}", job.kernel)]
 pub fn build(job: &Job<'_>, store: &CacheRepo, reporter: &dyn Reporter) -> Result<Initramfs> {
     if job.tree.resolve("usr/bin/dracut").is_none() {
-        let error = Kinded::new(ErrorKind::InvalidInput, "the tree has a kernel but no 'dracut' to make an initramfs with");
+        let error = Kinded::new(
+            ErrorKind::InvalidInput,
+            "the tree has a kernel but no 'dracut' to make an initramfs with",
+        );
         return Err(error.with_hint("add 'dracut' and 'ostree-boot' to packages, or set 'initramfs: false' or 'container: true'").into());
     }
     let key = format!("initramfs-{}", key(job, store)?);
@@ -91,22 +96,43 @@ pub fn build(job: &Job<'_>, store: &CacheRepo, reporter: &dyn Reporter) -> Resul
     let paths = cpio_paths(&mut BufReader::new(std::fs::File::open(&archive)?))?;
     let image = compress(job, store, &archive)?;
     save(job, store, &key, &image, &paths)?;
-    Ok(Initramfs { file: image, paths, cached: false })
+    Ok(Initramfs {
+        file: image,
+        paths,
+        cached: false,
+    })
 }
 
 fn load(job: &Job<'_>, store: &CacheRepo, key: &str) -> Result<Option<Initramfs>> {
-    let Some(saved) = store.load_tree(key)? else { return Ok(None) };
-    let (Some(file), Some(inputs)) = (saved.file("initramfs.img"), content::read(&saved, store, "inputs.json")?) else {
+    let Some(saved) = store.load_tree(key)? else {
         return Ok(None);
     };
-    let Ok(inputs) = serde_json::from_slice::<Inputs>(&inputs) else { return Ok(None) };
-    let same = inputs.files.iter().all(|(path, checksum)| checksum_at(job.tree, path) == *checksum);
+    let (Some(file), Some(inputs)) = (
+        saved.file("initramfs.img"),
+        content::read(&saved, store, "inputs.json")?,
+    ) else {
+        return Ok(None);
+    };
+    let Ok(inputs) = serde_json::from_slice::<Inputs>(&inputs) else {
+        return Ok(None);
+    };
+    let same = inputs
+        .files
+        .iter()
+        .all(|(path, checksum)| checksum_at(job.tree, path) == *checksum);
     let paths = inputs.files.into_keys().collect();
-    Ok(same.then(|| Initramfs { file: file.clone(), paths, cached: true }))
+    Ok(same.then(|| Initramfs {
+        file: file.clone(),
+        paths,
+        cached: true,
+    }))
 }
 
 fn save(job: &Job<'_>, store: &CacheRepo, key: &str, image: &File, paths: &[String]) -> Result<()> {
-    let files = paths.iter().map(|path| (path.clone(), checksum_at(job.tree, path))).collect();
+    let files = paths
+        .iter()
+        .map(|path| (path.clone(), checksum_at(job.tree, path)))
+        .collect();
     let inputs = serde_json::to_vec(&Inputs { files })?;
     let mut tree = Tree::default();
     tree.insert("initramfs.img", Node::File(image.clone()))?;
@@ -122,10 +148,17 @@ fn checksum_at(tree: &Tree, path: &str) -> Option<Sha256Digest> {
 fn key(job: &Job<'_>, store: &CacheRepo) -> Result<String> {
     let names = mentioned_names(job.tree, store)?;
     let modules = format!("usr/lib/modules/{}", job.kernel);
-    let mut text = format!("{INITRAMFS_VERSION} {ZSTD_LEVEL} {} {} {:?}\n", job.kernel, job.epoch, job.args);
+    let mut text = format!(
+        "{INITRAMFS_VERSION} {ZSTD_LEVEL} {} {} {:?}\n",
+        job.kernel, job.epoch, job.args
+    );
     for (path, node) in job.tree.walk() {
-        let below = |dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
-        let is_input = INPUT_DIRS.iter().any(|dir| below(dir)) || below(&modules) || path == "etc/dracut.conf";
+        let below = |dir: &str| {
+            path.strip_prefix(dir)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        let is_input =
+            INPUT_DIRS.iter().any(|dir| below(dir)) || below(&modules) || path == "etc/dracut.conf";
         if !is_input && !names.contain(apt_ostree_model::tree::split(&path).1) {
             continue;
         }
@@ -149,13 +182,18 @@ impl Names {
     fn contain(&self, name: &str) -> bool {
         self.plain.contains(name)
             || self.patterns.iter().any(|(start, end)| {
-                name.len() >= start.len() + end.len() && name.starts_with(start.as_str()) && name.ends_with(end.as_str())
+                name.len() >= start.len() + end.len()
+                    && name.starts_with(start.as_str())
+                    && name.ends_with(end.as_str())
             })
     }
 }
 
 fn mentioned_names(tree: &Tree, store: &CacheRepo) -> Result<Names> {
-    let mut names = Names { plain: BTreeSet::new(), patterns: Vec::new() };
+    let mut names = Names {
+        plain: BTreeSet::new(),
+        patterns: Vec::new(),
+    };
     for dir in SCRIPT_DIRS {
         for (path, node) in tree.walk_from(dir) {
             if node.as_file().is_none_or(|f| f.size > 1 << 20) {
@@ -190,26 +228,48 @@ impl Names {
 }
 
 /// Runs dracut with its output in a directory of ours and returns the uncompressed archive.
-fn run_dracut(job: &Job<'_>, store: &CacheRepo, reporter: &dyn Reporter) -> Result<camino::Utf8PathBuf> {
+fn run_dracut(
+    job: &Job<'_>,
+    store: &CacheRepo,
+    reporter: &dyn Reporter,
+) -> Result<camino::Utf8PathBuf> {
     let out = job.workdir.join("dracut");
     let root = job.workdir.join("dracut-root");
     for dir in [&out, &root, &out.join("tmp")] {
         std::fs::create_dir_all(dir).with_context(|| format!("creating '{dir}'"))?;
     }
     let mut argv = vec![
-        "dracut", "--force", "--no-hostonly", "--reproducible", "--no-compress", "--no-early-microcode",
-        "--add", "ostree", "--tmpdir", "/run/apt-ostree-out/tmp", "--kver", job.kernel,
+        "dracut",
+        "--force",
+        "--no-hostonly",
+        "--reproducible",
+        "--no-compress",
+        "--no-early-microcode",
+        "--add",
+        "ostree",
+        "--tmpdir",
+        "/run/apt-ostree-out/tmp",
+        "--kver",
+        job.kernel,
     ];
     argv.extend(job.args.iter().map(String::as_str));
     argv.push("/run/apt-ostree-out/initramfs");
     let mut script = Script::new("dracut", &argv);
     script.env = vec![("DRACUT_NO_XATTR", "1".to_owned())];
-    script.binds = vec![Bind { source: out.clone(), target: "/run/apt-ostree-out".into(), writable: true }];
+    script.binds = vec![Bind {
+        source: out.clone(),
+        target: "/run/apt-ostree-out".into(),
+        writable: true,
+    }];
     let mut live = LiveRoot::new(store, root, job.tree.clone(), job.epoch);
     let watcher = ErrorLines::new(reporter);
     live.run(&script, &watcher)?;
     if let Some(line) = watcher.first() {
-        return Err(Kinded::new(ErrorKind::Script, format!("dracut reported an error: {line}")).into());
+        return Err(Kinded::new(
+            ErrorKind::Script,
+            format!("dracut reported an error: {line}"),
+        )
+        .into());
     }
     Ok(out.join("initramfs"))
 }
@@ -223,7 +283,10 @@ struct ErrorLines<'a> {
 
 impl<'a> ErrorLines<'a> {
     const fn new(inner: &'a dyn Reporter) -> Self {
-        Self { inner, lines: std::sync::Mutex::new(Vec::new()) }
+        Self {
+            inner,
+            lines: std::sync::Mutex::new(Vec::new()),
+        }
     }
 
     fn first(&self) -> Option<String> {
@@ -256,7 +319,10 @@ fn compress(job: &Job<'_>, store: &CacheRepo, archive: &Utf8Path) -> Result<File
 /// The early archive with the microcode of both vendors, each as one file; empty without any.
 fn microcode(tree: &Tree, store: &CacheRepo) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
-    let vendors = [("usr/lib/firmware/amd-ucode", "AuthenticAMD.bin"), ("usr/lib/firmware/intel-ucode", "GenuineIntel.bin")];
+    let vendors = [
+        ("usr/lib/firmware/amd-ucode", "AuthenticAMD.bin"),
+        ("usr/lib/firmware/intel-ucode", "GenuineIntel.bin"),
+    ];
     for (dir, name) in vendors {
         let mut data = Vec::new();
         for (path, node) in tree.walk_from(dir) {
@@ -270,7 +336,12 @@ fn microcode(tree: &Tree, store: &CacheRepo) -> Result<Vec<u8>> {
         for dir in ["kernel", "kernel/x86", "kernel/x86/microcode"] {
             cpio_entry(&mut archive, dir, 0o040_755, &[])?;
         }
-        cpio_entry(&mut archive, &format!("kernel/x86/microcode/{name}"), 0o100_644, &data)?;
+        cpio_entry(
+            &mut archive,
+            &format!("kernel/x86/microcode/{name}"),
+            0o100_644,
+            &data,
+        )?;
     }
     if !archive.is_empty() {
         cpio_entry(&mut archive, "TRAILER!!!", 0, &[])?;
@@ -281,7 +352,21 @@ fn microcode(tree: &Tree, store: &CacheRepo) -> Result<Vec<u8>> {
 /// Appends one entry in the kernel's `newc` format (`Documentation/driver-api/early-userspace`).
 fn cpio_entry(out: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) -> Result<()> {
     let links = if mode & 0o040_000 == 0 { 1 } else { 2 };
-    let fields = [0, mode, 0, 0, links, 0, u32::try_from(data.len())?, 0, 0, 0, 0, u32::try_from(name.len() + 1)?, 0];
+    let fields = [
+        0,
+        mode,
+        0,
+        0,
+        links,
+        0,
+        u32::try_from(data.len())?,
+        0,
+        0,
+        0,
+        0,
+        u32::try_from(name.len() + 1)?,
+        0,
+    ];
     write!(out, "070701")?;
     for field in fields {
         write!(out, "{field:08X}")?;
@@ -307,7 +392,8 @@ pub fn cpio_paths(input: &mut impl Read) -> Result<Vec<String>> {
         }
         let field = |index: usize| -> Result<u64> {
             let text = std::str::from_utf8(&header[6 + index * 8..14 + index * 8])?;
-            u64::from_str_radix(text, 16).with_context(|| format!("bad number '{}' in a cpio header", text.escape_debug()))
+            u64::from_str_radix(text, 16)
+                .with_context(|| format!("bad number '{}' in a cpio header", text.escape_debug()))
         };
         let (size, name_size) = (field(6)?, field(11)?);
         if !header.starts_with(b"07070") || name_size == 0 || name_size > 4096 {
@@ -317,12 +403,19 @@ pub fn cpio_paths(input: &mut impl Read) -> Result<Vec<String>> {
         input.read_exact(&mut name)?;
         name.truncate(usize::try_from(name_size - 1)?);
         let name = String::from_utf8_lossy(&name).into_owned();
-        let skipped = std::io::copy(&mut input.take(size.next_multiple_of(4)), &mut std::io::sink())?;
+        let skipped = std::io::copy(
+            &mut input.take(size.next_multiple_of(4)),
+            &mut std::io::sink(),
+        )?;
         if skipped < size {
             bail!("the cpio archive ends inside '{}'", name.escape_debug());
         }
         if name != "TRAILER!!!" {
-            names.insert(name.trim_start_matches("./").trim_start_matches('/').to_owned());
+            names.insert(
+                name.trim_start_matches("./")
+                    .trim_start_matches('/')
+                    .to_owned(),
+            );
         }
     }
 }
@@ -340,7 +433,9 @@ fn read_header(input: &mut impl Read, header: &mut [u8; 110]) -> Result<bool> {
         }
         if word != [0; 4] {
             header[..4].copy_from_slice(&word);
-            input.read_exact(&mut header[4..]).context("the cpio archive ends inside a header")?;
+            input
+                .read_exact(&mut header[4..])
+                .context("the cpio archive ends inside a header")?;
             return Ok(true);
         }
     }
@@ -359,7 +454,10 @@ mod tests {
         archive.resize(archive.len().next_multiple_of(512), 0);
         let copy = archive.clone();
         archive.extend(copy);
-        assert_eq!(cpio_paths(&mut archive.as_slice()).unwrap(), ["usr", "usr/a"]);
+        assert_eq!(
+            cpio_paths(&mut archive.as_slice()).unwrap(),
+            ["usr", "usr/a"]
+        );
     }
 
     #[test]
@@ -374,7 +472,10 @@ mod tests {
 
     #[test]
     fn names_match_words_and_patterns() {
-        let mut names = Names { plain: BTreeSet::new(), patterns: Vec::new() };
+        let mut names = Names {
+            plain: BTreeSet::new(),
+            patterns: Vec::new(),
+        };
         names.add("require_binaries cryptsetup || return 1\ninst_libdir_file \"libnss_*.so.2\" \"*.conf\"\n");
         assert!(names.contain("cryptsetup") && names.contain("libnss_files.so.2"));
         assert!(!names.contain("hello") && !names.contain("foo.conf"));

@@ -43,14 +43,27 @@ pub struct Script<'s> {
 impl<'s> Script<'s> {
     /// A program without extra environment, binds or input.
     pub fn new(name: &'s str, argv: &[&'s str]) -> Self {
-        Self { argv: argv.to_vec(), name, env: Vec::new(), binds: Vec::new(), stdin: b"" }
+        Self {
+            argv: argv.to_vec(),
+            name,
+            env: Vec::new(),
+            binds: Vec::new(),
+            stdin: b"",
+        }
     }
 }
 
 impl<'a> LiveRoot<'a> {
     /// Starts from `tree`; `dir` is an empty directory on the file system of the store.
     pub const fn new(store: &'a CacheRepo, dir: Utf8PathBuf, tree: Tree, epoch: i64) -> Self {
-        Self { store, dir, tree, layers: Vec::new(), made: 0, epoch }
+        Self {
+            store,
+            dir,
+            tree,
+            layers: Vec::new(),
+            made: 0,
+            epoch,
+        }
     }
 
     /// The tree as it is now.
@@ -87,23 +100,35 @@ impl<'a> LiveRoot<'a> {
         let upper = self.new_dir("upper")?;
         let work = self.new_dir("work")?;
         self.copy_root_meta(&upper)?;
-        let root = Root::Overlay { lowers: self.layers.clone(), upper: upper.clone(), work };
+        let root = Root::Overlay {
+            lowers: self.layers.clone(),
+            upper: upper.clone(),
+            work,
+        };
         let sandbox = self.sandbox(root, script);
         let mut on_line = |line: &str| {
-            reporter.report(Event::Output { source: script.name.to_owned(), line: line.to_owned() });
+            reporter.report(Event::Output {
+                source: script.name.to_owned(),
+                line: line.to_owned(),
+            });
         };
         let finished = sandbox
             .run(&script.argv, script.stdin, &mut on_line)
             .with_context(|| format!("running '{}'", script.name))?;
-        finished.require_success(script.name).map_err(|e| {
-            e.with_hint("run again with --keep-workdir to look at the tree")
-        })?;
+        finished
+            .require_success(script.name)
+            .map_err(|e| e.with_hint("run again with --keep-workdir to look at the tree"))?;
         self.absorb(&upper)
     }
 
     fn sandbox(&self, root: Root, script: &Script<'_>) -> Sandbox {
         let mut sandbox = Sandbox::new(root, self.epoch);
-        sandbox.env.extend(script.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        sandbox.env.extend(
+            script
+                .env
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        );
         sandbox.binds.clone_from(&script.binds);
         sandbox
     }
