@@ -31,7 +31,8 @@ impl CacheRepo {
     /// Makes `tree` below `dest`, an empty or missing directory on the cache's file system.
     ///
     /// Files are hard links to cached objects and must not be written to; put an overlay above.
-    /// All times are 0. Set-up is not synced to disk.
+    /// Those below `etc` and `var` are copies: scripts copy and rename them, and two paths with
+    /// one inode are the same file to `cp` and `mv`. All times are 0. Set-up is not synced to disk.
     ///
     /// # Errors
     /// When `dest` isn't empty or can't be written, or an object is missing or damaged
@@ -155,8 +156,9 @@ impl Work<'_> {
         };
         let fd = rustix::fs::openat(self.root, path, DIRECTORY, Mode::empty())
             .with_context(|| format!("opening directory {}", quote(&dir.path)))?;
+        let copy = self.copy || is_state(&dir.path);
         for (name, item) in &dir.items {
-            self.put(&fd, name, item).with_context(|| {
+            self.put((&fd, copy), name, item).with_context(|| {
                 format!("creating {} in directory {}", quote(name), quote(&dir.path))
             })?;
         }
@@ -169,9 +171,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn put(&self, dir: &OwnedFd, name: &str, item: &Item<'_>) -> Result<()> {
+    /// Makes an entry of a directory, whose files are copies or links.
+    fn put(&self, (dir, copy): (&OwnedFd, bool), name: &str, item: &Item<'_>) -> Result<()> {
         match item {
-            Item::File(file) => self.put_file(dir, name, file),
+            Item::File(file) => self.put_file((dir, copy), name, file),
             Item::Symlink(link) => self.put_symlink(dir, name, link),
             Item::Whiteout => Ok(rustix::fs::mknodat(
                 dir,
@@ -183,16 +186,18 @@ impl Work<'_> {
         }
     }
 
-    fn put_file(&self, dir: &OwnedFd, name: &str, file: &File) -> Result<()> {
+    fn put_file(&self, (dir, copy): (&OwnedFd, bool), name: &str, file: &File) -> Result<()> {
         if file.size == 0 {
             // Too many empty files are alike for one inode's link count.
             let fd = create(dir, name)?;
             return finish_file(&fd, &file.meta);
         }
         self.cache.require_file(file)?;
-        match self.link(dir, name, &file.checksum) {
-            Err(Errno::MLINK) => {}
-            other => return Ok(other?),
+        if !copy {
+            match self.link(dir, name, &file.checksum) {
+                Err(Errno::MLINK) => {}
+                other => return Ok(other?),
+            }
         }
         let mut to = DiskFile::from(create(dir, name)?);
         let mut from = self.cache.content().open(&file.checksum)?;
@@ -241,6 +246,13 @@ impl Work<'_> {
             AtFlags::empty(),
         )
     }
+}
+
+/// True for directories with files that scripts replace by one another. dpkg's own records of
+/// packages are many, and only dpkg writes them.
+fn is_state(dir: &str) -> bool {
+    let below = |top: &str| dir.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    (below("etc") || below("var")) && !below("var/lib/dpkg/info")
 }
 
 fn create(dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
