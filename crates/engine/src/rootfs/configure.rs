@@ -19,7 +19,7 @@ use super::{accounts, assemble, dpkgdb};
 use crate::content;
 
 /// Part of every key: changes when the result of the same packages changes.
-const CONFIGURE_VERSION: u32 = 1;
+const CONFIGURE_VERSION: u32 = 2;
 
 /// Files that only scripts see; taken away at the end.
 const SCAFFOLD: [(&str, u32, &str); 4] = [
@@ -32,6 +32,9 @@ const SCAFFOLD: [(&str, u32, &str); 4] = [
     ),
     ("etc/resolv.conf", 0o644, ""),
 ];
+
+/// Programs in scripts look up `localhost`.
+const HOSTS: (&str, u32, &str) = ("etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
 
 /// What configuring needs besides the store.
 #[derive(Debug)]
@@ -320,6 +323,11 @@ impl GroupRun<'_> {
             "var/lib/dpkg/diversions",
         )?);
         let mut packages = self.group.packages.clone();
+        // netbase makes the hosts file unless there is one: ours would keep it from that.
+        let is_ours = |tree: &Tree| content::read_text(tree, self.store, HOSTS.0).map(|text| text == HOSTS.2);
+        if packages.iter().any(|p| p.name.as_str() == "netbase") && is_ours(&tree)? {
+            tree.remove(HOSTS.0);
+        }
         // base-files ships the links of merged /usr that all other paths go through.
         packages.sort_by_key(|p| p.name.as_str() != "base-files");
         assemble::unpack(&mut tree, self.before, &packages, &diversions)?;
