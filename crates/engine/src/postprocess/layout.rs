@@ -102,6 +102,9 @@ fn link_into_var(work: &mut Work<'_>, path: &str, target: &str, place: &(&str, u
         None => Dir::new(Meta::root(mode)),
     };
     merge_dir(work, dir, place)?;
+    // systemd's own lines want directories in these places and would log errors at each boot.
+    let line = tmpfiles::link_line(&format!("/{path}"), target, false);
+    work.early_lines.insert(format!("/{path}"), line);
     work.symlink(path, target)
 }
 

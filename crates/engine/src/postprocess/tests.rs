@@ -40,6 +40,7 @@ fn toplevel_directories_become_links_and_etc_moves() {
     assert_eq!(tree.dir("tmp").unwrap().meta.mode, 0o1777);
     let lines = sample.tmpfiles(&tree);
     for line in [
+        "L /home - - - - var/home",
         "d /var/home 0755 root root - -",
         "d /var/roothome 0700 root root - -",
         "d /run/media 0755 root root - -",

@@ -183,7 +183,7 @@ fn owner_names(accounts: &Accounts, meta: &Meta) -> (String, String) {
 fn write_lines(work: &mut Work<'_>, lines: &BTreeMap<String, String>) -> Result<()> {
     let early: Vec<&str> = work.early_lines.values().map(String::as_str).collect();
     let early = format!(
-        "# Links to state that belongs to the image; first, so that they win.\n{}\n",
+        "# Links of the image; first, so that they win.\n{}\n",
         early.join("\n")
     );
     let auto: Vec<&str> = lines.values().map(String::as_str).collect();
