@@ -5,7 +5,10 @@
 //! programs that `scripts/install-deps.sh test` installs, and a package mirror in the host's apt
 //! sources.
 
+pub mod nspawn;
+pub mod qemu;
 pub mod root;
+pub mod sysroot;
 
 use std::process::{Command, Output};
 
