@@ -5,6 +5,7 @@
 //! programs that `scripts/install-deps.sh test` installs, and a package mirror in the host's apt
 //! sources.
 
+pub mod installed;
 pub mod nspawn;
 pub mod qemu;
 pub mod root;
