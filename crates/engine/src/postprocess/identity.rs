@@ -30,6 +30,16 @@ StandardOutput=journal
 StandardError=journal
 ";
 
+/// Unit that moves the journal from memory to disk when the directory for it is there.
+const FLUSH_UNIT: &str = "usr/lib/systemd/system/systemd-journal-flush.service";
+
+/// Makes that directory first: tmpfiles.d comes too late on a machine whose `/var` is empty.
+const FLUSH_DROP_IN: &str = "\
+# Without this the journal of the first boot is lost at the reboot.
+[Service]
+ExecStartPre=-systemd-tmpfiles --create --prefix=/var/log/journal
+";
+
 /// Drops regular files that name the build machine and that no package ships. Files that the
 /// treefile adds come later and stay; links (to the resolver's stub) stay as well.
 pub(super) fn drop_build_identity(work: &mut Work<'_>) -> Result<()> {
@@ -63,11 +73,22 @@ pub(super) fn write_identity(work: &mut Work<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Lets the first boot, which an unset machine id asks for, go on without a user.
-pub(super) fn unattend_first_boot(work: &mut Work<'_>) -> Result<()> {
-    if !work.tree.contains(FIRST_BOOT_UNIT) {
-        return Ok(());
+/// Lets the first boot, which an unset machine id asks for, go on without a user, and keeps its
+/// journal where journals are kept.
+pub(super) fn prepare_first_boot(work: &mut Work<'_>) -> Result<()> {
+    if work.tree.contains(FIRST_BOOT_UNIT) {
+        write_drop_in(work, FIRST_BOOT_UNIT, FIRST_BOOT_DROP_IN)?;
     }
-    let path = format!("{FIRST_BOOT_UNIT}.d/50-apt-ostree.conf");
-    work.write(&path, 0o644, FIRST_BOOT_DROP_IN.as_bytes())
+    if work.tree.contains(FLUSH_UNIT) && work.tree.dir("var/log/journal").is_some() {
+        write_drop_in(work, FLUSH_UNIT, FLUSH_DROP_IN)?;
+    }
+    Ok(())
+}
+
+fn write_drop_in(work: &mut Work<'_>, unit: &str, text: &str) -> Result<()> {
+    work.write(
+        &format!("{unit}.d/50-apt-ostree.conf"),
+        0o644,
+        text.as_bytes(),
+    )
 }

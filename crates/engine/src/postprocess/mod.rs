@@ -155,7 +155,7 @@ pub fn finish(tree: Tree, input: Input<'_>, initramfs: Option<File>) -> Result<O
     clean::remove_leftovers(&mut work);
     clean::normalise(&mut work)?;
     identity::write_identity(&mut work)?;
-    identity::unattend_first_boot(&mut work)?;
+    identity::prepare_first_boot(&mut work)?;
     secrets::sweep(&mut work)?;
     accounts::scrub(&mut work)?;
     accounts::write_sysusers(&mut work)?;

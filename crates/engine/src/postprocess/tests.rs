@@ -487,6 +487,24 @@ fn the_first_boot_waits_for_no_answers() {
 }
 
 #[test]
+fn the_journal_of_the_first_boot_is_kept_where_journals_are_kept() {
+    let mut sample = Sample::debian();
+    let drop_in = "usr/lib/systemd/system/systemd-journal-flush.service.d/50-apt-ostree.conf";
+    sample.file(
+        "usr/lib/systemd/system/systemd-journal-flush.service",
+        "[Service]\n",
+    );
+    assert!(!sample.finish().unwrap().tree.contains(drop_in));
+    sample.dir("var/log/journal", 0o2755);
+    let tree = sample.finish().unwrap().tree;
+    assert!(
+        sample
+            .text(&tree, drop_in)
+            .contains("--prefix=/var/log/journal\n")
+    );
+}
+
+#[test]
 fn finishing_gives_the_same_tree_every_time() {
     let mut sample = Sample::bootable();
     sample.file("var/lib/foo/x", "x");
