@@ -54,6 +54,8 @@ fn a_deployed_tree_boots_and_keeps_its_state() {
     assert_eq!(system.text(&["cat", "/etc/kept", "/var/lib/kept"]).unwrap(), "local\nlocal");
     assert_eq!(system.text(&["cat", "/etc/machine-id"]).unwrap(), machine);
     assert_eq!(system.text(&["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).unwrap(), key);
+    let boots = system.text(&["journalctl", "--list-boots", "--quiet", "--no-pager"]).unwrap();
+    assert_eq!(boots.lines().filter(|line| !line.starts_with("IDX")).count(), 2, "{boots}");
     assert_eq!(system.shutdown("poweroff").unwrap(), 0);
 }
 
