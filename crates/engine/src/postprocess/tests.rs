@@ -135,16 +135,25 @@ fn a_kernel_already_beside_its_modules_stays() {
 }
 
 #[test]
-fn no_kernel_two_kernels_and_a_kernel_in_a_container_are_refused() {
-    let mut none = Sample::bootable();
-    none.tree.remove("boot/vmlinuz-6.12-amd64");
+fn a_tree_without_a_kernel_is_for_containers_and_says_so() {
+    let mut sample = Sample::bootable();
+    sample.tree.remove("boot/vmlinuz-6.12-amd64");
+    let warnings = sample.finish().unwrap().report.warnings;
+    assert!(
+        warnings.iter().any(|text| text.contains("no kernel")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn two_kernels_a_kernel_in_a_container_and_one_without_modules_are_refused() {
     let mut two = Sample::bootable();
     two.file("boot/vmlinuz-6.13-amd64", "k");
     let mut container = Sample::bootable();
     container.options.container = true;
     let mut no_modules = Sample::bootable();
     no_modules.tree.remove("usr/lib/modules");
-    for sample in [none, two, container, no_modules] {
+    for sample in [two, container, no_modules] {
         assert_eq!(
             kinded(&sample.finish().unwrap_err()).kind,
             ErrorKind::InvalidInput
