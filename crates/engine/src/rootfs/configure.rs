@@ -19,7 +19,7 @@ use super::{accounts, assemble, dpkgdb};
 use crate::content;
 
 /// Part of every key: changes when the result of the same packages changes.
-const CONFIGURE_VERSION: u32 = 2;
+const CONFIGURE_VERSION: u32 = 3;
 
 /// Files that only scripts see; taken away at the end.
 const SCAFFOLD: [(&str, u32, &str); 4] = [
@@ -34,7 +34,11 @@ const SCAFFOLD: [(&str, u32, &str); 4] = [
 ];
 
 /// Programs in scripts look up `localhost`.
-const HOSTS: (&str, u32, &str) = ("etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n");
+const HOSTS: (&str, u32, &str) = (
+    "etc/hosts",
+    0o644,
+    "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
+);
 
 /// What configuring needs besides the store.
 #[derive(Debug)]
@@ -324,7 +328,8 @@ impl GroupRun<'_> {
         )?);
         let mut packages = self.group.packages.clone();
         // netbase makes the hosts file unless there is one: ours would keep it from that.
-        let is_ours = |tree: &Tree| content::read_text(tree, self.store, HOSTS.0).map(|text| text == HOSTS.2);
+        let is_ours =
+            |tree: &Tree| content::read_text(tree, self.store, HOSTS.0).map(|text| text == HOSTS.2);
         if packages.iter().any(|p| p.name.as_str() == "netbase") && is_ours(&tree)? {
             tree.remove(HOSTS.0);
         }
@@ -410,13 +415,8 @@ impl GroupRun<'_> {
     }
 
     fn configure_all(&self, live: &mut LiveRoot<'_>) -> Result<()> {
-        let argv = [
-            "dpkg",
-            "--force-unsafe-io",
-            "--force-confold",
-            "--configure",
-            "-a",
-        ];
+        // Not --force-confold: ucf would take it to mean that generated files stay as they are.
+        let argv = ["dpkg", "--force-unsafe-io", "--configure", "-a"];
         live.run(&Script::new("dpkg", &argv), self.reporter)
             .with_context(|| format!("configuring {}", self.describe()))
     }
