@@ -112,7 +112,6 @@ struct Bench {
     leaf_treefile: PathBuf,
     dir: PathBuf,
     debs: PathBuf,
-    lists: PathBuf,
     program: PathBuf,
 }
 
@@ -135,7 +134,6 @@ impl Bench {
             treefile: base,
             leaf_treefile: leaf,
             debs: dir.join("download/debs"),
-            lists: dir.join("download/apt"),
             dir,
             program: root.join("target/release/apt-ostree"),
         };
@@ -157,19 +155,15 @@ impl Bench {
 
     fn measure(&self) -> Result<Vec<(&'static str, Figures)>> {
         let peer = self.peer()?;
-        let cache = self.fresh("cache")?;
-        check(
-            Command::new("cp")
-                .args(["-al"])
-                .arg(&self.debs)
-                .arg(cache.join("debs")),
-        )?;
-        check(
-            Command::new("cp")
-                .args(["-a"])
-                .arg(&self.lists)
-                .arg(cache.join("apt")),
-        )?;
+        let cache = self.dir.join("download");
+        // Downloads and package indices stay; all that is made from them goes.
+        for made in ["repo", "blobs", "composed", "work"] {
+            let dir = cache.join(made);
+            if dir.exists() {
+                std::fs::remove_dir_all(&dir)
+                    .with_context(|| format!("removing {}", dir.display()))?;
+            }
+        }
         let cold = self.compose(&self.treefile, &cache, "cold")?;
         let warm = self.compose(&self.treefile, &cache, "warm")?;
         let leaf = self.compose(&self.leaf_treefile, &cache, "leaf")?;
@@ -247,6 +241,7 @@ impl Bench {
                 "--quiet",
                 "--variant=essential",
                 "--format=directory",
+                "--aptopt=APT::Sandbox::User \"root\"",
                 &include,
                 "trixie",
             ])
@@ -320,13 +315,11 @@ impl Bench {
             names.push('\n');
         }
         std::fs::write(flat.join("names"), names)?;
-        let index = std::fs::File::create(flat.join("Packages"))?;
-        check(
-            Command::new("apt-ftparchive")
-                .args(["packages", "."])
-                .current_dir(&flat)
-                .stdout(index),
-        )?;
+        // mmdebstrap looks for essential packages in the suite that it is told.
+        let release = "apt-ftparchive packages . >Packages && apt-ftparchive \
+             -o APT::FTPArchive::Release::Suite=trixie -o APT::FTPArchive::Release::Codename=trixie \
+             release . >Release.new && mv Release.new Release";
+        check(Command::new("sh").args(["-ec", release]).current_dir(&flat))?;
         Ok(flat)
     }
 }
