@@ -172,8 +172,11 @@ fn groups<'a>(job: &Job<'a>) -> Vec<Group<'a>> {
     }
     let debconf = job.debconf.join("\n");
     let start = format!(
-        "configure {CONFIGURE_VERSION} {} {:?}\n{}\n{debconf}",
-        job.plan.arch, job.epoch, job.base_key
+        "configure {CONFIGURE_VERSION} {} {:?} {:?}\n{}\n{debconf}",
+        job.plan.arch,
+        foreign_arches(job.plan),
+        job.epoch,
+        job.base_key
     );
     let (mut key, mut epoch) = (sha256_text(&start), 0);
     for group in &mut groups {
