@@ -15,6 +15,10 @@ run_all() {
         cargo test --workspace --no-fail-fast --lib --bins --tests "$@" -- --test-threads=1 ||
             echo 1 >"$log.status"
     fi
+    if [ -n "${APTOSTREE_TEST_FULL:-}" ]; then
+        cargo test -p apt-ostree-testkit --test parity -- --ignored --test-threads=1 ||
+            echo 1 >"$log.status"
+    fi
     cargo test --workspace --no-fail-fast --doc || echo 1 >"$log.status"
 }
 

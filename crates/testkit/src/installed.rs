@@ -30,7 +30,8 @@ pub struct Comparison {
 
 impl Comparison {
     fn add(&mut self, path: &str, what: &str, detail: String) {
-        self.differences.insert((path.to_owned(), what.to_owned()), detail);
+        self.differences
+            .insert((path.to_owned(), what.to_owned()), detail);
     }
 }
 
@@ -42,7 +43,10 @@ pub fn compare(ours: &Utf8Path, theirs: &Utf8Path) -> Result<Comparison> {
     let (our_entries, their_entries) = (scan(ours)?, scan(theirs)?);
     let (our_names, their_names) = (Accounts::read(ours)?, Accounts::read(theirs)?);
     let paths: BTreeSet<&String> = our_entries.keys().chain(their_entries.keys()).collect();
-    let mut result = Comparison { entries: paths.len(), ..Comparison::default() };
+    let mut result = Comparison {
+        entries: paths.len(),
+        ..Comparison::default()
+    };
     for path in paths {
         let (one, other) = match (our_entries.get(path), their_entries.get(path)) {
             (Some(one), Some(other)) => (one, other),
@@ -60,8 +64,14 @@ pub fn compare(ours: &Utf8Path, theirs: &Utf8Path) -> Result<Comparison> {
             result.add(path, "owner", format!("{our_owner} / {their_owner}"));
         }
         compare_entries(&mut result, path, one, other);
-        if one.content != other.content && !same_meaning(path, [(ours, &our_names), (theirs, &their_names)])? {
-            result.add(path, "content", format!("{} / {}", one.content, other.content));
+        if one.content != other.content
+            && !same_meaning(path, [(ours, &our_names), (theirs, &their_names)])?
+        {
+            result.add(
+                path,
+                "content",
+                format!("{} / {}", one.content, other.content),
+            );
         }
     }
     compare_status(&mut result, ours, theirs)?;
@@ -76,7 +86,11 @@ fn compare_entries(result: &mut Comparison, path: &str, one: &Entry, other: &Ent
         result.add(path, "mode", format!("{:o} / {:o}", one.mode, other.mode));
     }
     if one.xattrs != other.xattrs {
-        result.add(path, "xattrs", format!("{:?} / {:?}", one.xattrs, other.xattrs));
+        result.add(
+            path,
+            "xattrs",
+            format!("{:?} / {:?}", one.xattrs, other.xattrs),
+        );
     }
 }
 
@@ -92,24 +106,40 @@ impl Accounts {
         let names = |path: &str| -> Result<BTreeMap<u32, String>> {
             let text = read(root, path)?;
             let fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-            Ok(fields.filter_map(|f| Some((f.get(2)?.parse().ok()?, (*f.first()?).to_owned()))).collect())
+            Ok(fields
+                .filter_map(|f| Some((f.get(2)?.parse().ok()?, (*f.first()?).to_owned())))
+                .collect())
         };
-        Ok(Self { users: names("etc/passwd")?, groups: names("etc/group")? })
+        Ok(Self {
+            users: names("etc/passwd")?,
+            groups: names("etc/group")?,
+        })
     }
 
     fn owner(&self, entry: &Entry) -> String {
-        let name = |names: &BTreeMap<u32, String>, id: u32| names.get(&id).cloned().unwrap_or_else(|| id.to_string());
-        format!("{}:{}", name(&self.users, entry.owner.0), name(&self.groups, entry.owner.1))
+        let name = |names: &BTreeMap<u32, String>, id: u32| {
+            names.get(&id).cloned().unwrap_or_else(|| id.to_string())
+        };
+        format!(
+            "{}:{}",
+            name(&self.users, entry.owner.0),
+            name(&self.groups, entry.owner.1)
+        )
     }
 
     /// The group's name instead of its number.
     fn group(&self, id: &str) -> String {
-        id.parse().ok().and_then(|id: u32| self.groups.get(&id)).cloned().unwrap_or_else(|| id.to_owned())
+        id.parse()
+            .ok()
+            .and_then(|id: u32| self.groups.get(&id))
+            .cloned()
+            .unwrap_or_else(|| id.to_owned())
     }
 }
 
 fn read(root: &Utf8Path, path: &str) -> Result<String> {
-    let data = std::fs::read(root.join(path)).with_context(|| format!("reading '{root}/{path}'"))?;
+    let data =
+        std::fs::read(root.join(path)).with_context(|| format!("reading '{root}/{path}'"))?;
     Ok(String::from_utf8_lossy(&data).into_owned())
 }
 
@@ -124,9 +154,14 @@ fn same_meaning(path: &str, roots: [(&Utf8Path, &Accounts); 2]) -> Result<bool> 
             "etc/group" | "etc/group-" => group(&read(root, path)?),
             "var/lib/dpkg/diversions" => triples(&read(root, path)?),
             _ if path.starts_with("var/lib/dpkg/triggers/") => lines(&read(root, path)?),
-            "etc/shadow" | "etc/gshadow" | "etc/shadow-" | "etc/gshadow-" | "etc/shells" | "var/lib/dpkg/statoverride" => {
-                lines(&read(root, path)?)
-            }
+            "etc/shadow"
+            | "etc/gshadow"
+            | "etc/shadow-"
+            | "etc/gshadow-"
+            | "etc/shells"
+            | "var/lib/dpkg/statoverride"
+            | "var/lib/ucf/hashfile"
+            | "var/lib/ucf/registry" => lines(&read(root, path)?),
             _ => return Ok(None),
         };
         parts.sort();
@@ -147,7 +182,9 @@ fn triples(text: &str) -> Vec<String> {
 /// Lines of `passwd` without the user's number and with the group's name.
 fn passwd(text: &str, names: &Accounts) -> Vec<String> {
     let line = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
-        [name, password, _, gid, ref rest @ ..] => format!("{name}:{password}:{}:{}", names.group(gid), rest.join(":")),
+        [name, password, _, gid, ref rest @ ..] => {
+            format!("{name}:{password}:{}:{}", names.group(gid), rest.join(":"))
+        }
         _ => line.to_owned(),
     };
     text.lines().map(line).collect()
@@ -165,7 +202,10 @@ fn group(text: &str) -> Vec<String> {
 type Fields = BTreeMap<String, String>;
 
 fn compare_status(result: &mut Comparison, ours: &Utf8Path, theirs: &Utf8Path) -> Result<()> {
-    let (ours, theirs) = (stanzas(&read(ours, STATUS)?), stanzas(&read(theirs, STATUS)?));
+    let (ours, theirs) = (
+        stanzas(&read(ours, STATUS)?),
+        stanzas(&read(theirs, STATUS)?),
+    );
     let packages: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     result.packages = packages.len();
     let none = Fields::new();
@@ -174,8 +214,15 @@ fn compare_status(result: &mut Comparison, ours: &Utf8Path, theirs: &Utf8Path) -
         let one = ours.get(package).unwrap_or(&none);
         let other = theirs.get(package).unwrap_or(&none);
         let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-        for name in names.into_iter().filter(|name| one.get(*name) != other.get(*name)) {
-            result.add(&path, name, format!("{:?} / {:?}", one.get(name), other.get(name)));
+        for name in names
+            .into_iter()
+            .filter(|name| one.get(*name) != other.get(*name))
+        {
+            result.add(
+                &path,
+                name,
+                format!("{:?} / {:?}", one.get(name), other.get(name)),
+            );
         }
     }
     Ok(())
@@ -198,7 +245,10 @@ fn stanzas(text: &str) -> BTreeMap<String, Fields> {
             }
         }
         let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
-        packages.insert(format!("{}:{}", field("Package"), field("Architecture")), fields);
+        packages.insert(
+            format!("{}:{}", field("Package"), field("Architecture")),
+            fields,
+        );
     }
     packages
 }
@@ -214,14 +264,25 @@ struct Allowed<'a> {
 /// Parses a list; `name` is for messages. A line may name several kinds, with commas.
 fn parse_list<'a>(name: &str, text: &'a str) -> Result<Vec<Allowed<'a>>> {
     let mut list = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, l)| !l.is_empty() && !l.starts_with('#')) {
+    for (index, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, l)| !l.is_empty() && !l.starts_with('#'))
+    {
         let place = format!("{name}:{}", index + 1);
         let fields: Vec<&str> = line.split('\t').collect();
         let &[glob, kinds, reason] = fields.as_slice() else {
             anyhow::bail!("{place}: not path-glob<TAB>what<TAB>reason: '{line}'");
         };
-        ensure!(!reason.trim().is_empty(), "{place}: a difference needs a reason");
-        list.extend(kinds.split(',').map(|what| Allowed { place: place.clone(), glob, what }));
+        ensure!(
+            !reason.trim().is_empty(),
+            "{place}: a difference needs a reason"
+        );
+        list.extend(kinds.split(',').map(|what| Allowed {
+            place: place.clone(),
+            glob,
+            what,
+        }));
     }
     Ok(list)
 }
@@ -240,7 +301,11 @@ pub fn complaints(found: &Comparison, lists: &[(&str, &str)]) -> Result<Vec<Stri
     let mut complaints = Vec::new();
     for ((path, what), detail) in &found.differences {
         let mut matched = false;
-        for (_, used) in allowed.iter().zip(&mut used).filter(|(a, _)| a.what == what && matches(a.glob, path)) {
+        for (_, used) in allowed
+            .iter()
+            .zip(&mut used)
+            .filter(|(a, _)| a.what == what && matches(a.glob, path))
+        {
             *used = true;
             matched = true;
         }
@@ -249,15 +314,22 @@ pub fn complaints(found: &Comparison, lists: &[(&str, &str)]) -> Result<Vec<Stri
         }
     }
     for (entry, _) in allowed.iter().zip(used).filter(|(_, used)| !used) {
-        complaints.push(format!("{}: no longer needed: {}\t{}", entry.place, entry.glob, entry.what));
+        complaints.push(format!(
+            "{}: no longer needed: {}\t{}",
+            entry.place, entry.glob, entry.what
+        ));
     }
     Ok(complaints)
 }
 
 /// Glob match: `*` stands for anything but `/`, `**` for anything.
 fn matches(glob: &str, path: &str) -> bool {
-    let Some((start, rest)) = glob.split_once('*') else { return glob == path };
-    let Some(tail) = path.strip_prefix(start) else { return false };
+    let Some((start, rest)) = glob.split_once('*') else {
+        return glob == path;
+    };
+    let Some(tail) = path.strip_prefix(start) else {
+        return false;
+    };
     if let Some(rest) = rest.strip_prefix('*') {
         return (0..=tail.len()).any(|i| tail.is_char_boundary(i) && matches(rest, &tail[i..]));
     }
@@ -291,7 +363,13 @@ mod tests {
         let found = found(&[("etc/x", "mode"), ("etc/y", "owner")]);
         let list = "# why\n\netc/x\tmode,content\tbecause\n";
         let complaints = complaints(&found, &[("list", list)]).unwrap();
-        assert_eq!(complaints, ["not listed: etc/y\towner\t", "list:3: no longer needed: etc/x\tcontent"]);
+        assert_eq!(
+            complaints,
+            [
+                "not listed: etc/y\towner\t",
+                "list:3: no longer needed: etc/x\tcontent"
+            ]
+        );
     }
 
     #[test]
@@ -302,16 +380,24 @@ mod tests {
 
     #[test]
     fn accounts_are_compared_without_numbers() {
-        let names = |gid: u32| Accounts { users: BTreeMap::new(), groups: BTreeMap::from([(gid, "mail".to_owned())]) };
+        let names = |gid: u32| Accounts {
+            users: BTreeMap::new(),
+            groups: BTreeMap::from([(gid, "mail".to_owned())]),
+        };
         let one = passwd("m:x:100:8:Mail:/var/mail:/bin/sh\n", &names(8));
         let other = passwd("m:x:101:9:Mail:/var/mail:/bin/sh\n", &names(9));
         assert_eq!(one, other);
-        assert_ne!(one, passwd("m:x:101:9:Mail:/var/mail:/bin/false\n", &names(9)));
+        assert_ne!(
+            one,
+            passwd("m:x:101:9:Mail:/var/mail:/bin/false\n", &names(9))
+        );
     }
 
     #[test]
     fn stanzas_keep_continuation_lines() {
-        let parsed = stanzas("Package: a\nArchitecture: all\nConffiles:\n /etc/a 1\n\nPackage: b\nArchitecture: i386\n");
+        let parsed = stanzas(
+            "Package: a\nArchitecture: all\nConffiles:\n /etc/a 1\n\nPackage: b\nArchitecture: i386\n",
+        );
         assert_eq!(parsed["a:all"]["Conffiles"], "\n /etc/a 1");
         assert!(parsed.contains_key("b:i386"));
     }
