@@ -251,7 +251,10 @@ impl Work<'_> {
 /// True for directories with files that scripts replace by one another. dpkg's own records of
 /// packages are many, and only dpkg writes them.
 fn is_state(dir: &str) -> bool {
-    let below = |top: &str| dir.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = |top: &str| {
+        dir.strip_prefix(top)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     (below("etc") || below("var")) && !below("var/lib/dpkg/info")
 }
 

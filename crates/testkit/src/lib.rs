@@ -49,7 +49,10 @@ impl Project {
         let parent = target_dir()?.join("test-work");
         std::fs::create_dir_all(&parent)?;
         let dir = tempfile::TempDir::with_prefix_in("t-", &parent)?;
-        let project = Self { dir, cache: shared_cache()? };
+        let project = Self {
+            dir,
+            cache: shared_cache()?,
+        };
         project.write("tree.yaml", treefile)?;
         Ok(project)
     }
@@ -107,7 +110,10 @@ impl Project {
     /// When the build directory can't be found.
     pub fn apt_ostree(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(binary("apt-ostree")?);
-        command.args(args).current_dir(self.path()).stdin(std::process::Stdio::null());
+        command
+            .args(args)
+            .current_dir(self.path())
+            .stdin(std::process::Stdio::null());
         Ok(command)
     }
 
@@ -147,7 +153,9 @@ impl Project {
 /// # Errors
 /// When it can't be started or exits with another status; the message has its output.
 pub fn success(command: &mut Command) -> Result<Output> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
     ensure!(
         output.status.success(),
         "{command:?} ended with {}\n--- stdout\n{}\n--- stderr\n{}",
@@ -164,12 +172,30 @@ pub fn success(command: &mut Command) -> Result<Output> {
 /// # Errors
 /// When it succeeds or fails otherwise.
 pub fn failure(command: &mut Command, code: i32) -> Result<String> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
     let text = stderr(&output);
-    ensure!(output.status.code() == Some(code), "{command:?} ended with {}, not {code}\n{}\n{text}", output.status, stdout(&output));
-    ensure!(text.lines().any(|line| line.starts_with("error: ")), "no line starts with 'error: ':\n{text}");
-    ensure!(!text.contains("panicked") && !text.contains("RUST_BACKTRACE"), "a panic reached the user:\n{text}");
-    ensure!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "control bytes reached the user: {text:?}");
+    ensure!(
+        output.status.code() == Some(code),
+        "{command:?} ended with {}, not {code}\n{}\n{text}",
+        output.status,
+        stdout(&output)
+    );
+    ensure!(
+        text.lines().any(|line| line.starts_with("error: ")),
+        "no line starts with 'error: ':\n{text}"
+    );
+    ensure!(
+        !text.contains("panicked") && !text.contains("RUST_BACKTRACE"),
+        "a panic reached the user:\n{text}"
+    );
+    ensure!(
+        !text
+            .chars()
+            .any(|c| c.is_control() && c != '\n' && c != '\t'),
+        "control bytes reached the user: {text:?}"
+    );
     Ok(text)
 }
 
@@ -202,7 +228,10 @@ pub fn shared_cache() -> Result<Utf8PathBuf> {
 /// When the test binary is elsewhere.
 pub fn target_dir() -> Result<Utf8PathBuf> {
     let profile = profile_dir()?;
-    profile.parent().map(Utf8Path::to_owned).context("the test binary is not below a target directory")
+    profile
+        .parent()
+        .map(Utf8Path::to_owned)
+        .context("the test binary is not below a target directory")
 }
 
 /// A program of the workspace, built in the profile of the running test.
@@ -211,13 +240,19 @@ pub fn target_dir() -> Result<Utf8PathBuf> {
 /// When it has not been built.
 pub fn binary(name: &str) -> Result<Utf8PathBuf> {
     let path = profile_dir()?.join(name);
-    ensure!(path.exists(), "'{path}' is missing: run 'cargo build --workspace' first, or 'make test'");
+    ensure!(
+        path.exists(),
+        "'{path}' is missing: run 'cargo build --workspace' first, or 'make test'"
+    );
     Ok(path)
 }
 
 fn profile_dir() -> Result<Utf8PathBuf> {
     let exe = Utf8PathBuf::try_from(std::env::current_exe()?)?;
-    let dir = exe.parent().and_then(Utf8Path::parent).context("the test binary is not below a target directory")?;
+    let dir = exe
+        .parent()
+        .and_then(Utf8Path::parent)
+        .context("the test binary is not below a target directory")?;
     Ok(dir.to_owned())
 }
 
@@ -226,7 +261,10 @@ pub fn privileged(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         let line = format!("SKIPPED {test}: needs root\n");
-        drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()));
+        drop(std::io::Write::write_all(
+            &mut std::io::stderr(),
+            line.as_bytes(),
+        ));
     }
     root
 }

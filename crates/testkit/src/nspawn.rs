@@ -54,10 +54,19 @@ impl Container {
             if let Some(status) = child.try_wait()? {
                 bail!("systemd-nspawn ended with {status}\n{}", tail(&console));
             }
-            ensure!(start.elapsed() < PATIENCE, "no container after {PATIENCE:?}\n{}", tail(&console));
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "no container after {PATIENCE:?}\n{}",
+                tail(&console)
+            );
             std::thread::sleep(Duration::from_millis(50));
         };
-        let container = Self { child, leader, console, _groups: groups };
+        let container = Self {
+            child,
+            leader,
+            console,
+            _groups: groups,
+        };
         let state = container.wait_for_boot()?;
         Ok((container, state))
     }
@@ -65,13 +74,21 @@ impl Container {
     fn wait_for_boot(&self) -> Result<String> {
         let start = Instant::now();
         loop {
-            let state = stdout(&self.run(&["systemctl", "is-system-running"])?).trim().to_owned();
-            if !matches!(state.as_str(), "" | "offline" | "initializing" | "starting" | "unknown") {
+            let state = stdout(&self.run(&["systemctl", "is-system-running"])?)
+                .trim()
+                .to_owned();
+            if !matches!(
+                state.as_str(),
+                "" | "offline" | "initializing" | "starting" | "unknown"
+            ) {
                 return Ok(state);
             }
             if start.elapsed() > PATIENCE {
                 let jobs = stdout(&self.run(&["systemctl", "list-jobs"])?);
-                bail!("still '{state}' after {PATIENCE:?}\n{jobs}\n{}", tail(&self.console));
+                bail!(
+                    "still '{state}' after {PATIENCE:?}\n{jobs}\n{}",
+                    tail(&self.console)
+                );
             }
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -82,7 +99,9 @@ impl Container {
     /// # Errors
     /// When it can't be started.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
-        self.command(args).output().with_context(|| format!("running {args:?} in the container"))
+        self.command(args)
+            .output()
+            .with_context(|| format!("running {args:?} in the container"))
     }
 
     /// Standard output, trimmed, of a program that must succeed in the container.
@@ -95,8 +114,15 @@ impl Container {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--all", "--target", &self.leader.to_string()]).args(args).stdin(Stdio::null());
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root").env("LC_ALL", "C");
+        command
+            .args(["--all", "--target", &self.leader.to_string()])
+            .args(args)
+            .stdin(Stdio::null());
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/root")
+            .env("LC_ALL", "C");
         command
     }
 
@@ -109,9 +135,15 @@ impl Container {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
-                return status.code().with_context(|| format!("systemd-nspawn ended with {status}"));
+                return status
+                    .code()
+                    .with_context(|| format!("systemd-nspawn ended with {status}"));
             }
-            ensure!(start.elapsed() < PATIENCE, "no {verb} after {PATIENCE:?}\n{}", tail(&self.console));
+            ensure!(
+                start.elapsed() < PATIENCE,
+                "no {verb} after {PATIENCE:?}\n{}",
+                tail(&self.console)
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -122,7 +154,11 @@ impl Drop for Container {
         drop(self.child.kill());
         drop(self.child.wait());
         let start = Instant::now();
-        while Utf8Path::new("/proc").join(self.leader.to_string()).exists() && start.elapsed() < Duration::from_secs(10) {
+        while Utf8Path::new("/proc")
+            .join(self.leader.to_string())
+            .exists()
+            && start.elapsed() < Duration::from_secs(10)
+        {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -135,15 +171,51 @@ fn command(sysroot: &Sysroot, groups: &ControlGroups) -> Result<Command> {
     let flag = sysroot.path().join("booted");
     File::create(&flag)?;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "sh", "-ec", "for group in $GROUPS_TO_ENTER; do echo $$ >$group/cgroup.procs; done; exec \"$@\"", "sh"]);
-    command.env("GROUPS_TO_ENTER", groups.0.iter().map(|group| group.as_str()).collect::<Vec<_>>().join(" "));
-    command.args(["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]);
+    command.args([
+        "--pdeathsig",
+        "KILL",
+        "sh",
+        "-ec",
+        "for group in $GROUPS_TO_ENTER; do echo $$ >$group/cgroup.procs; done; exec \"$@\"",
+        "sh",
+    ]);
+    command.env(
+        "GROUPS_TO_ENTER",
+        groups
+            .0
+            .iter()
+            .map(|group| group.as_str())
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
+    command.args([
+        "unshare",
+        "--pid",
+        "--mount",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
     command.args(["sh", "-ec", "mount -t tmpfs tmpfs /run; exec \"$@\"", "sh"]);
-    command.args(["systemd-nspawn", "--register=no", "--keep-unit", "--private-network", "--console=read-only"]);
-    command.args(["--link-journal=no", "--resolv-conf=off", "--timezone=off", "--machine=apt-ostree-test"]);
+    command.args([
+        "systemd-nspawn",
+        "--register=no",
+        "--keep-unit",
+        "--private-network",
+        "--console=read-only",
+    ]);
+    command.args([
+        "--link-journal=no",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--machine=apt-ostree-test",
+    ]);
     command.arg(format!("--directory={root}"));
     command.arg(format!("--bind={}:/sysroot:norbind", sysroot.path()));
-    command.arg(format!("--bind={}:/boot:norbind", sysroot.path().join("boot")));
+    command.arg(format!(
+        "--bind={}:/boot:norbind",
+        sysroot.path().join("boot")
+    ));
     command.arg(format!("--bind={}:/var:norbind", sysroot.var()));
     command.arg(format!("--bind-ro={}:/usr:norbind", root.join("usr")));
     command.arg(format!("--bind={}:/etc:norbind", root.join("etc")));
@@ -164,9 +236,16 @@ impl ControlGroups {
         } else {
             vec![root.join("unified"), root.join("systemd")]
         };
-        let name = format!("apt-ostree-test-{}-{}", std::process::id(), rustix::thread::gettid().as_raw_nonzero());
+        let name = format!(
+            "apt-ostree-test-{}-{}",
+            std::process::id(),
+            rustix::thread::gettid().as_raw_nonzero()
+        );
         let mut groups = Self(Vec::new());
-        for tree in trees.iter().filter(|tree| tree.join("cgroup.procs").exists()) {
+        for tree in trees
+            .iter()
+            .filter(|tree| tree.join("cgroup.procs").exists())
+        {
             let group = tree.join(&name);
             std::fs::create_dir(&group).with_context(|| format!("creating '{group}'"))?;
             groups.0.push(group);
@@ -202,7 +281,10 @@ fn find_leader(unshare: u32) -> Option<u32> {
     let parents = [unshare].into_iter().flat_map(children).flat_map(children);
     parents.into_iter().find(|process| {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        let numbers = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .unwrap_or_default();
         let numbers: Vec<&str> = numbers.split_whitespace().collect();
         numbers.len() > 2 && numbers.last() == Some(&"1")
     })
@@ -211,11 +293,22 @@ fn find_leader(unshare: u32) -> Option<u32> {
 fn children(process: u32) -> Vec<u32> {
     let parent = |process: u32| -> Option<u32> {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("PPid:"))?
+            .trim()
+            .parse()
+            .ok()
     };
-    let entries = Utf8Path::new("/proc").read_dir_utf8().into_iter().flatten().flatten();
+    let entries = Utf8Path::new("/proc")
+        .read_dir_utf8()
+        .into_iter()
+        .flatten()
+        .flatten();
     let processes = entries.filter_map(|entry| entry.file_name().parse::<u32>().ok());
-    processes.filter(|candidate| parent(*candidate) == Some(process)).collect()
+    processes
+        .filter(|candidate| parent(*candidate) == Some(process))
+        .collect()
 }
 
 /// The last lines of a console.

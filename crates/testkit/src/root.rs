@@ -55,10 +55,17 @@ pub fn scan(root: &Utf8Path) -> Result<BTreeMap<String, Entry>> {
 }
 
 fn scan_dir(root: &Utf8Path, dir: &str, entries: &mut BTreeMap<String, Entry>) -> Result<()> {
-    for entry in std::fs::read_dir(root.join(dir)).with_context(|| format!("reading '{root}/{dir}'"))? {
+    for entry in
+        std::fs::read_dir(root.join(dir)).with_context(|| format!("reading '{root}/{dir}'"))?
+    {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
-        let found = read_entry(&root.join(&path)).with_context(|| format!("reading '{root}/{path}'"))?;
+        let path = if dir.is_empty() {
+            name
+        } else {
+            format!("{dir}/{name}")
+        };
+        let found =
+            read_entry(&root.join(&path)).with_context(|| format!("reading '{root}/{path}'"))?;
         let is_dir = found.kind == 'd';
         entries.insert(path.clone(), found);
         if is_dir {
@@ -84,8 +91,18 @@ fn read_entry(path: &Utf8Path) -> Result<Entry> {
         'f' => hash(path)?,
         _ => String::new(),
     };
-    let xattrs = if matches!(kind, 'f' | 'd') { xattrs(path)? } else { BTreeMap::new() };
-    Ok(Entry { kind, mode: meta.mode() & 0o7777, owner: (meta.uid(), meta.gid()), content, xattrs })
+    let xattrs = if matches!(kind, 'f' | 'd') {
+        xattrs(path)?
+    } else {
+        BTreeMap::new()
+    };
+    Ok(Entry {
+        kind,
+        mode: meta.mode() & 0o7777,
+        owner: (meta.uid(), meta.gid()),
+        content,
+        xattrs,
+    })
 }
 
 /// FNV-1a and size: two roots are compared, nobody attacks the hash.
@@ -95,7 +112,9 @@ fn hash(path: &Utf8Path) -> Result<String> {
 }
 
 fn fnv(data: &[u8]) -> u64 {
-    data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 fn xattrs(path: &Utf8Path) -> Result<BTreeMap<String, String>> {
@@ -105,7 +124,9 @@ fn xattrs(path: &Utf8Path) -> Result<BTreeMap<String, String>> {
     for name in names[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::lgetxattr(path.as_std_path(), name, &mut value)?;
-        let hex = value[..length].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let hex = value[..length]
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         found.insert(String::from_utf8_lossy(name).into_owned(), hex);
     }
     Ok(found)

@@ -31,7 +31,9 @@ pub struct BootEntry {
 impl BootEntry {
     /// The `ostree=` argument with its name.
     pub fn ostree_argument(&self) -> Option<&str> {
-        self.options.split_whitespace().find(|word| word.starts_with("ostree="))
+        self.options
+            .split_whitespace()
+            .find(|word| word.starts_with("ostree="))
     }
 }
 
@@ -43,11 +45,17 @@ impl Sysroot {
     pub fn new() -> Result<Self> {
         let parent = target_dir()?.join("test-work");
         std::fs::create_dir_all(&parent)?;
-        let sysroot = Self { dir: tempfile::TempDir::with_prefix_in("sysroot-", &parent)? };
+        let sysroot = Self {
+            dir: tempfile::TempDir::with_prefix_in("sysroot-", &parent)?,
+        };
         let path = sysroot.path();
         success(Command::new("ostree").args(["admin", "init-fs", "--modern", path.as_str()]))?;
         for (key, value) in [("sysroot.bootloader", "none"), ("sysroot.readonly", "true")] {
-            success(Command::new("ostree").arg(sysroot.repo_option()).args(["config", "set", key, value]))?;
+            success(
+                Command::new("ostree")
+                    .arg(sysroot.repo_option())
+                    .args(["config", "set", key, value]),
+            )?;
         }
         success(Command::new("ostree").args(["admin", "os-init", &sysroot.option(), STATEROOT]))?;
         Ok(sysroot)
@@ -60,7 +68,10 @@ impl Sysroot {
 
     /// The persistent `/var`.
     pub fn var(&self) -> Utf8PathBuf {
-        self.path().join("ostree/deploy").join(STATEROOT).join("var")
+        self.path()
+            .join("ostree/deploy")
+            .join(STATEROOT)
+            .join("var")
     }
 
     fn option(&self) -> String {
@@ -76,10 +87,16 @@ impl Sysroot {
     /// # Errors
     /// When `ostree` says so.
     pub fn deploy(&self, repo: &Utf8Path, name: &str, kargs: &[&str]) -> Result<()> {
-        success(Command::new("ostree").arg(self.repo_option()).args(["pull-local", repo.as_str(), name]))?;
+        success(Command::new("ostree").arg(self.repo_option()).args([
+            "pull-local",
+            repo.as_str(),
+            name,
+        ]))?;
         let mut command = Command::new("ostree");
         command.args(["admin", "deploy", &self.option(), "--os", STATEROOT]);
-        command.args(kargs.iter().map(|karg| format!("--karg={karg}"))).arg(name);
+        command
+            .args(kargs.iter().map(|karg| format!("--karg={karg}")))
+            .arg(name);
         success(&mut command)?;
         Ok(())
     }
@@ -91,7 +108,10 @@ impl Sysroot {
     pub fn default_entry(&self) -> Result<BootEntry> {
         let mut best: Option<(u64, String)> = None;
         let dir = self.path().join("boot/loader/entries");
-        for file in dir.read_dir_utf8().with_context(|| format!("reading '{dir}'"))? {
+        for file in dir
+            .read_dir_utf8()
+            .with_context(|| format!("reading '{dir}'"))?
+        {
             let text = std::fs::read_to_string(file?.path())?;
             let version = value(&text, "version")?.parse()?;
             if best.as_ref().is_none_or(|(highest, _)| version > *highest) {
@@ -100,11 +120,18 @@ impl Sysroot {
         }
         let (_, text) = best.with_context(|| format!("no entry in '{dir}'"))?;
         let boot = |key| -> Result<Utf8PathBuf> {
-            let path = self.path().join("boot").join(value(&text, key)?.trim_start_matches('/'));
+            let path = self
+                .path()
+                .join("boot")
+                .join(value(&text, key)?.trim_start_matches('/'));
             ensure!(path.is_file(), "'{path}' is missing");
             Ok(path)
         };
-        Ok(BootEntry { linux: boot("linux")?, initrd: boot("initrd")?, options: value(&text, "options")?.to_owned() })
+        Ok(BootEntry {
+            linux: boot("linux")?,
+            initrd: boot("initrd")?,
+            options: value(&text, "options")?.to_owned(),
+        })
     }
 
     /// The directory of the deployment that an entry boots.
@@ -112,19 +139,32 @@ impl Sysroot {
     /// # Errors
     /// When its `ostree=` argument is missing or leads nowhere.
     pub fn deployment(&self, entry: &BootEntry) -> Result<Utf8PathBuf> {
-        let argument = entry.ostree_argument().context("the boot entry has no 'ostree=' argument")?;
-        let link = argument.trim_start_matches("ostree=").trim_start_matches('/');
+        let argument = entry
+            .ostree_argument()
+            .context("the boot entry has no 'ostree=' argument")?;
+        let link = argument
+            .trim_start_matches("ostree=")
+            .trim_start_matches('/');
         let link = self.path().join(link);
-        link.canonicalize_utf8().with_context(|| format!("resolving '{link}'"))
+        link.canonicalize_utf8()
+            .with_context(|| format!("resolving '{link}'"))
     }
 
     /// Takes away the flag that keeps deployments from being deleted.
     fn unlock(&self) -> Result<()> {
-        let dir = self.path().join("ostree/deploy").join(STATEROOT).join("deploy");
+        let dir = self
+            .path()
+            .join("ostree/deploy")
+            .join(STATEROOT)
+            .join("deploy");
         for entry in dir.read_dir_utf8()? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                let handle = rustix::fs::open(entry.path().as_std_path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+                let handle = rustix::fs::open(
+                    entry.path().as_std_path(),
+                    OFlags::RDONLY | OFlags::DIRECTORY,
+                    Mode::empty(),
+                )?;
                 let flags = rustix::fs::ioctl_getflags(&handle)?;
                 rustix::fs::ioctl_setflags(&handle, flags - IFlags::IMMUTABLE)?;
             }
@@ -141,7 +181,12 @@ impl Drop for Sysroot {
 
 /// The value of a key of a boot loader entry.
 fn value<'t>(text: &'t str, key: &str) -> Result<&'t str> {
-    let mut lines = text.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.split_once(char::is_whitespace));
     let found = lines.find(|(name, _)| *name == key);
-    Ok(found.with_context(|| format!("no '{key}' in the boot entry:\n{text}"))?.1.trim())
+    Ok(found
+        .with_context(|| format!("no '{key}' in the boot entry:\n{text}"))?
+        .1
+        .trim())
 }

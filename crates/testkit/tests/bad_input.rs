@@ -48,7 +48,10 @@ fn unknown_and_impossible_packages_are_explained() {
         return;
     }
     let text = error_of(&with("    - coreutilz"));
-    assert!(text.contains("coreutilz") && text.contains("coreutils"), "{text}");
+    assert!(
+        text.contains("coreutilz") && text.contains("coreutils"),
+        "{text}"
+    );
     let text = error_of(&MINIMAL.replace("  include:", "  exclude:\n    - libc6\n  include:"));
     assert!(text.contains("libc6"), "{text}");
 }
@@ -58,8 +61,16 @@ fn a_missing_mirror_says_what_to_give() {
     if !privileged("a_missing_mirror_says_what_to_give") {
         return;
     }
-    let text = error_of(&MINIMAL.replace("- name: debian", "- name: debian\n    distribution: ubuntu\n    suite: noble"));
-    assert!(text.contains("--mirror") || text.contains("ubuntu-keyring") || text.contains("ubuntu-archive-keyring"), "{text}");
+    let text = error_of(&MINIMAL.replace(
+        "- name: debian",
+        "- name: debian\n    distribution: ubuntu\n    suite: noble",
+    ));
+    assert!(
+        text.contains("--mirror")
+            || text.contains("ubuntu-keyring")
+            || text.contains("ubuntu-archive-keyring"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -72,21 +83,45 @@ fn an_unsigned_repository_needs_trusted() {
     project.write("pkg/DEBIAN/control", control).unwrap();
     project.write("pkg/usr/share/unsigned-test", "x\n").unwrap();
     std::fs::create_dir(project.path().join("flat")).unwrap();
-    success(Command::new("dpkg-deb").current_dir(project.path()).args(["--root-owner-group", "-b", "pkg", "flat/u.deb"])).unwrap();
-    let index = success(Command::new("apt-ftparchive").current_dir(project.path().join("flat")).args(["packages", "."])).unwrap();
+    success(Command::new("dpkg-deb").current_dir(project.path()).args([
+        "--root-owner-group",
+        "-b",
+        "pkg",
+        "flat/u.deb",
+    ]))
+    .unwrap();
+    let index = success(
+        Command::new("apt-ftparchive")
+            .current_dir(project.path().join("flat"))
+            .args(["packages", "."]),
+    )
+    .unwrap();
     std::fs::write(project.path().join("flat/Packages"), index.stdout).unwrap();
-    let release = success(Command::new("apt-ftparchive").current_dir(project.path().join("flat")).args(["release", "."])).unwrap();
+    let release = success(
+        Command::new("apt-ftparchive")
+            .current_dir(project.path().join("flat"))
+            .args(["release", "."]),
+    )
+    .unwrap();
     std::fs::write(project.path().join("flat/Release"), release.stdout).unwrap();
     let treefile = |trusted: &str| {
-        format!(
-            "{MINIMAL}    - unsigned-test\n",
+        format!("{MINIMAL}    - unsigned-test\n",).replace(
+            "packages:\n",
+            &format!(
+                "  - name: flat\n    url: file://{}/flat\n    suite: ./\n{trusted}packages:\n",
+                project.path()
+            ),
         )
-        .replace("packages:\n", &format!("  - name: flat\n    url: file://{}/flat\n    suite: ./\n{trusted}packages:\n", project.path()))
     };
     project.write("tree.yaml", &treefile("")).unwrap();
     let text = failure(&mut project.compose("tree", &["tree.yaml"]).unwrap(), 1).unwrap();
-    assert!(text.contains("trusted: true") || text.contains("not signed") || text.contains("unsigned"), "{text}");
-    project.write("tree.yaml", &treefile("    trusted: true\n")).unwrap();
+    assert!(
+        text.contains("trusted: true") || text.contains("not signed") || text.contains("unsigned"),
+        "{text}"
+    );
+    project
+        .write("tree.yaml", &treefile("    trusted: true\n"))
+        .unwrap();
     project.tree(&[]).unwrap();
 }
 
@@ -99,7 +134,12 @@ fn a_damaged_cache_is_noticed_and_mended() {
     let args = [LOCKED.as_slice(), &["--format", "oci"]].concat();
     project.tree(&args).unwrap();
     let good = project.commit("test/minimal").unwrap();
-    let text = success(Command::new("find").arg(project.cache().join("repo/objects")).args(["-name", "*.file", "-size", "+20k"])).unwrap();
+    let text = success(
+        Command::new("find")
+            .arg(project.cache().join("repo/objects"))
+            .args(["-name", "*.file", "-size", "+20k"]),
+    )
+    .unwrap();
     let text = apt_ostree_testkit::stdout(&text);
     for path in text.lines().take(5) {
         let mut data = std::fs::read(path).unwrap();
@@ -114,7 +154,10 @@ fn a_damaged_cache_is_noticed_and_mended() {
     }
     std::fs::remove_dir_all(project.path().join("output")).unwrap();
     let mended = project.tree(&args).unwrap();
-    assert!(apt_ostree_testkit::stderr(&mended).contains("damaged"), "damage went unnoticed");
+    assert!(
+        apt_ostree_testkit::stderr(&mended).contains("damaged"),
+        "damage went unnoticed"
+    );
     assert_eq!(project.commit("test/minimal").unwrap(), good);
     let repo = format!("--repo={}", project.path().join("output/repo"));
     success(Command::new("ostree").args([&repo, "fsck", "--quiet"])).unwrap();
@@ -135,9 +178,14 @@ fn a_full_disk_gives_an_error_and_loses_nothing() {
         apt_ostree_testkit::binary("apt-ostree").unwrap()
     );
     let mut command = Command::new("unshare");
-    command.current_dir(project.path()).args(["--mount", "sh", "-c", &script]);
+    command
+        .current_dir(project.path())
+        .args(["--mount", "sh", "-c", &script]);
     let text = failure(&mut command, 1).unwrap();
-    assert!(text.contains("No space left") || text.contains("no space left") || text.contains("space"), "{text}");
+    assert!(
+        text.contains("No space left") || text.contains("no space left") || text.contains("space"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -145,11 +193,21 @@ fn two_composes_at_once_both_succeed() {
     if !privileged("two_composes_at_once_both_succeed") {
         return;
     }
-    let projects = [Project::new(MINIMAL).unwrap(), Project::new(&with("add-commit-metadata: {com.example.b: 1}")).unwrap()];
+    let projects = [
+        Project::new(MINIMAL).unwrap(),
+        Project::new(&with("add-commit-metadata: {com.example.b: 1}")).unwrap(),
+    ];
     let shared = projects[0].cache().to_owned();
     assert_eq!(projects[1].cache(), shared);
-    let children: Vec<_> =
-        projects.iter().map(|p| p.compose("tree", &["tree.yaml", "--format", "oci"]).unwrap().spawn().unwrap()).collect();
+    let children: Vec<_> = projects
+        .iter()
+        .map(|p| {
+            p.compose("tree", &["tree.yaml", "--format", "oci"])
+                .unwrap()
+                .spawn()
+                .unwrap()
+        })
+        .collect();
     for child in children {
         assert!(child.wait_with_output().unwrap().status.success());
     }

@@ -21,7 +21,9 @@ fn deploy(kargs: &[&str]) -> (Sysroot, String, usize) {
     let name = format!("debian/13/{}/bootable", std::env::consts::ARCH);
     let commit = project.commit(&name).unwrap();
     let sysroot = Sysroot::new().unwrap();
-    sysroot.deploy(&project.path().join("output/repo"), &name, kargs).unwrap();
+    sysroot
+        .deploy(&project.path().join("output/repo"), &name, kargs)
+        .unwrap();
     (sysroot, commit, lock["packages"].as_object().unwrap().len())
 }
 
@@ -31,37 +33,92 @@ fn a_deployed_tree_boots_and_keeps_its_state() {
         return;
     }
     let (sysroot, commit, packages) = deploy(&["root=LABEL=root", "rw"]);
-    let deployment = sysroot.deployment(&sysroot.default_entry().unwrap()).unwrap();
+    let deployment = sysroot
+        .deployment(&sysroot.default_entry().unwrap())
+        .unwrap();
 
     let (system, state) = Container::boot(&sysroot).unwrap();
-    assert_eq!(state, "running", "{}", system.text(&["systemctl", "--failed"]).unwrap());
+    assert_eq!(
+        state,
+        "running",
+        "{}",
+        system.text(&["systemctl", "--failed"]).unwrap()
+    );
     assert_no_errors(&system);
     let status = system.text(&["ostree", "admin", "status"]).unwrap();
-    assert!(status.starts_with(&format!("* debian {commit}.0")), "{status}");
+    assert!(
+        status.starts_with(&format!("* debian {commit}.0")),
+        "{status}"
+    );
     assert_only_state_is_writable(&system);
     assert_ids_are_fixed(&deployment, &system);
     assert_packages_are_right(&system, packages);
     assert_services_answer(&system);
     let machine = system.text(&["cat", "/etc/machine-id"]).unwrap();
-    assert!(machine.len() == 32 && machine.bytes().all(|b| b.is_ascii_hexdigit()), "{machine}");
-    let key = system.text(&["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).unwrap();
-    system.text(&["sh", "-c", "echo local | tee /etc/kept >/var/lib/kept"]).unwrap();
+    assert!(
+        machine.len() == 32 && machine.bytes().all(|b| b.is_ascii_hexdigit()),
+        "{machine}"
+    );
+    let key = system
+        .text(&["cat", "/etc/ssh/ssh_host_ed25519_key.pub"])
+        .unwrap();
+    system
+        .text(&["sh", "-c", "echo local | tee /etc/kept >/var/lib/kept"])
+        .unwrap();
     assert_eq!(system.shutdown("reboot").unwrap(), REBOOT);
 
     let (system, state) = Container::boot(&sysroot).unwrap();
-    assert_eq!(state, "running", "{}", system.text(&["systemctl", "--failed"]).unwrap());
+    assert_eq!(
+        state,
+        "running",
+        "{}",
+        system.text(&["systemctl", "--failed"]).unwrap()
+    );
     assert_no_errors(&system);
-    assert_eq!(system.text(&["cat", "/etc/kept", "/var/lib/kept"]).unwrap(), "local\nlocal");
+    assert_eq!(
+        system.text(&["cat", "/etc/kept", "/var/lib/kept"]).unwrap(),
+        "local\nlocal"
+    );
     assert_eq!(system.text(&["cat", "/etc/machine-id"]).unwrap(), machine);
-    assert_eq!(system.text(&["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).unwrap(), key);
-    let boots = system.text(&["journalctl", "--list-boots", "--quiet", "--no-pager"]).unwrap();
-    assert_eq!(boots.lines().filter(|line| !line.starts_with("IDX")).count(), 2, "{boots}");
+    assert_eq!(
+        system
+            .text(&["cat", "/etc/ssh/ssh_host_ed25519_key.pub"])
+            .unwrap(),
+        key
+    );
+    let boots = system
+        .text(&["journalctl", "--list-boots", "--quiet", "--no-pager"])
+        .unwrap();
+    assert_eq!(
+        boots
+            .lines()
+            .filter(|line| !line.starts_with("IDX"))
+            .count(),
+        2,
+        "{boots}"
+    );
     assert_eq!(system.shutdown("poweroff").unwrap(), 0);
 }
 
 fn assert_no_errors(system: &Container) {
-    assert_eq!(system.text(&["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).unwrap(), "");
-    assert_eq!(system.text(&["journalctl", "--boot", "--priority=err", "--quiet"]).unwrap(), "");
+    assert_eq!(
+        system
+            .text(&[
+                "systemctl",
+                "list-units",
+                "--failed",
+                "--plain",
+                "--no-legend"
+            ])
+            .unwrap(),
+        ""
+    );
+    assert_eq!(
+        system
+            .text(&["journalctl", "--boot", "--priority=err", "--quiet"])
+            .unwrap(),
+        ""
+    );
 }
 
 fn assert_only_state_is_writable(system: &Container) {
@@ -69,7 +126,16 @@ fn assert_only_state_is_writable(system: &Container) {
         let output = system.run(&["touch", &format!("{dir}/written")]).unwrap();
         assert!(!output.status.success(), "{dir} is writable");
     }
-    for dir in ["/etc", "/var", "/home", "/root", "/opt", "/srv", "/usr/local/bin", "/tmp"] {
+    for dir in [
+        "/etc",
+        "/var",
+        "/home",
+        "/root",
+        "/opt",
+        "/srv",
+        "/usr/local/bin",
+        "/tmp",
+    ] {
         system.text(&["touch", &format!("{dir}/written")]).unwrap();
         system.text(&["rm", &format!("{dir}/written")]).unwrap();
     }
@@ -85,7 +151,10 @@ fn assert_ids_are_fixed(deployment: &Utf8Path, system: &Container) {
         for line in now.lines() {
             let fields: Vec<&str> = line.split(':').collect();
             // A user without a group line brings the group of its name and number.
-            let (user, group) = (fixed.get(&('u', fields[0].to_owned())), fixed.get(&('g', fields[0].to_owned())));
+            let (user, group) = (
+                fixed.get(&('u', fields[0].to_owned())),
+                fixed.get(&('g', fields[0].to_owned())),
+            );
             let expected = if kind == 'u' { user } else { group.or(user) };
             let expected = expected.unwrap_or_else(|| panic!("{line} is in no sysusers.d file"));
             assert_eq!(expected.split(':').next().unwrap(), fields[2], "{line}");
@@ -101,14 +170,19 @@ fn assert_ids_are_fixed(deployment: &Utf8Path, system: &Container) {
 
 /// Ids by kind and name, as systemd-sysusers would give them: the first line wins.
 fn fixed_ids(dir: &Utf8Path) -> BTreeMap<(char, String), String> {
-    let mut files: Vec<_> = dir.read_dir_utf8().unwrap().map(|entry| entry.unwrap().into_path()).collect();
+    let mut files: Vec<_> = dir
+        .read_dir_utf8()
+        .unwrap()
+        .map(|entry| entry.unwrap().into_path())
+        .collect();
     files.sort();
     let mut ids = BTreeMap::new();
     for file in files {
         for line in std::fs::read_to_string(&file).unwrap().lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             if let [kind @ ("u" | "u!" | "g"), name, id, ..] = words.as_slice() {
-                ids.entry((kind.chars().next().unwrap(), (*name).to_owned())).or_insert_with(|| (*id).to_owned());
+                ids.entry((kind.chars().next().unwrap(), (*name).to_owned()))
+                    .or_insert_with(|| (*id).to_owned());
             }
         }
     }
@@ -117,26 +191,65 @@ fn fixed_ids(dir: &Utf8Path) -> BTreeMap<(char, String), String> {
 
 fn assert_packages_are_right(system: &Container, expected: usize) {
     let listed = system.text(&["dpkg", "-l"]).unwrap();
-    assert_eq!(listed.lines().filter(|line| line.starts_with("ii ")).count(), expected, "{listed}");
+    assert_eq!(
+        listed
+            .lines()
+            .filter(|line| line.starts_with("ii "))
+            .count(),
+        expected,
+        "{listed}"
+    );
     assert_eq!(system.text(&["dpkg", "--audit"]).unwrap(), "");
     // The kernel is beside its modules; adduser and useradd know where homes are.
     let verified = stdout(&system.run(&["dpkg", "-V"]).unwrap());
     let expected = |line: &&str| {
         let path = line.split_whitespace().last().unwrap_or_default();
-        !(path.starts_with("/boot/") || ["/etc/adduser.conf", "/etc/default/useradd"].contains(&path))
+        !(path.starts_with("/boot/")
+            || ["/etc/adduser.conf", "/etc/default/useradd"].contains(&path))
     };
-    assert_eq!(verified.lines().filter(expected).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert_eq!(
+        verified.lines().filter(expected).collect::<Vec<_>>(),
+        Vec::<&str>::new()
+    );
 }
 
 /// The bus, polkit by its setuid helper, networking, and a login over ssh.
 fn assert_services_answer(system: &Container) {
-    for unit in ["dbus", "systemd-logind", "systemd-resolved", "NetworkManager", "ssh"] {
-        assert_eq!(system.text(&["systemctl", "is-active", unit]).unwrap(), "active", "{unit}");
+    for unit in [
+        "dbus",
+        "systemd-logind",
+        "systemd-resolved",
+        "NetworkManager",
+        "ssh",
+    ] {
+        assert_eq!(
+            system.text(&["systemctl", "is-active", unit]).unwrap(),
+            "active",
+            "{unit}"
+        );
     }
-    let id = system.text(&["busctl", "call", "org.freedesktop.DBus", "/", "org.freedesktop.DBus", "GetId"]).unwrap();
+    let id = system
+        .text(&[
+            "busctl",
+            "call",
+            "org.freedesktop.DBus",
+            "/",
+            "org.freedesktop.DBus",
+            "GetId",
+        ])
+        .unwrap();
     assert!(id.starts_with("s \""), "{id}");
-    system.text(&["sh", "-c", "pkcheck --process $$ --action-id org.freedesktop.login1.reboot"]).unwrap();
-    assert_eq!(system.text(&["systemctl", "is-active", "polkit"]).unwrap(), "active");
+    system
+        .text(&[
+            "sh",
+            "-c",
+            "pkcheck --process $$ --action-id org.freedesktop.login1.reboot",
+        ])
+        .unwrap();
+    assert_eq!(
+        system.text(&["systemctl", "is-active", "polkit"]).unwrap(),
+        "active"
+    );
     let login = "umask 077 && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id && cp /root/.ssh/id.pub /root/.ssh/authorized_keys &&
         ssh -i /root/.ssh/id -o StrictHostKeyChecking=accept-new -o BatchMode=yes 127.0.0.1 'loginctl show-session $XDG_SESSION_ID -p Service --value'";
     assert_eq!(system.text(&["sh", "-c", login]).unwrap(), "sshd");
@@ -192,33 +305,62 @@ fn a_deployed_tree_boots_in_a_virtual_machine() {
     if !privileged("a_deployed_tree_boots_in_a_virtual_machine") {
         return;
     }
-    let (sysroot, commit, packages) = deploy(&[&format!("root=LABEL={}", qemu::ROOT_LABEL), "rw", "console=ttyS0"]);
+    let (sysroot, commit, packages) = deploy(&[
+        &format!("root=LABEL={}", qemu::ROOT_LABEL),
+        "rw",
+        "console=ttyS0",
+    ]);
     let entry = sysroot.default_entry().unwrap();
     add_check(&sysroot, &sysroot.deployment(&entry).unwrap());
     let text = qemu::run(&sysroot, Duration::from_secs(1200)).unwrap();
     let reports = parse(&text);
     for boot in [1, 2] {
-        let get = |name: &str| reports.get(&(boot, name.to_owned())).unwrap_or_else(|| panic!("no {boot} {name} in\n{text}")).as_str();
+        let get = |name: &str| {
+            reports
+                .get(&(boot, name.to_owned()))
+                .unwrap_or_else(|| panic!("no {boot} {name} in\n{text}"))
+                .as_str()
+        };
         assert_eq!((get("state"), get("failed")), ("running", ""), "{text}");
         assert_eq!(get("cmdline"), entry.options, "{text}");
         assert_eq!(get("kernel"), get("modules"), "{text}");
         for (mount, option) in [("usr", "ro"), ("sysroot", "ro"), ("etc", "rw")] {
-            assert!(get(mount).split(',').any(|word| word == option), "{mount}: {text}");
+            assert!(
+                get(mount).split(',').any(|word| word == option),
+                "{mount}: {text}"
+            );
         }
         assert!(get("prepare-root").contains("Finished"), "{text}");
         assert_eq!((get("remount"), get("dns")), ("active", "active"), "{text}");
-        assert!(get("status").starts_with(&format!("* debian {commit}.0")), "{text}");
+        assert!(
+            get("status").starts_with(&format!("* debian {commit}.0")),
+            "{text}"
+        );
         // The generator of sockets for virtual machines fails where there is no such socket.
-        let ours = get("errors").lines().filter(|line| !line.contains("systemd-ssh-generator"));
+        let ours = get("errors")
+            .lines()
+            .filter(|line| !line.contains("systemd-ssh-generator"));
         assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{text}");
-        assert_eq!((get("packages"), get("audit")), (packages.to_string().as_str(), ""), "{text}");
+        assert_eq!(
+            (get("packages"), get("audit")),
+            (packages.to_string().as_str(), ""),
+            "{text}"
+        );
         // A host that shuts the machine in leaves "connected (site only)".
         assert!(get("network").starts_with("connected"), "{text}");
         assert_eq!(get("ssh"), "SSH-2.0-", "{text}");
     }
-    let kept = |name: &str| (&reports[&(1, name.to_owned())], &reports[&(2, name.to_owned())]);
+    let kept = |name: &str| {
+        (
+            &reports[&(1, name.to_owned())],
+            &reports[&(2, name.to_owned())],
+        )
+    };
     for name in ["machine", "key"] {
-        assert!(kept(name).0.len() >= 32 && kept(name).0 == kept(name).1, "{name}: {text}");
+        assert!(
+            kept(name).0.len() >= 32 && kept(name).0 == kept(name).1,
+            "{name}: {text}"
+        );
     }
     assert_eq!(kept("kept").1, "local", "{text}");
 }
@@ -231,7 +373,11 @@ fn add_check(sysroot: &Sysroot, deployment: &Utf8Path) {
     std::fs::set_permissions(lib.join("check"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let units = deployment.join("etc/systemd/system");
     std::fs::write(units.join("check.service"), CHECK_UNIT).unwrap();
-    symlink("../check.service", units.join("multi-user.target.wants/check.service")).unwrap();
+    symlink(
+        "../check.service",
+        units.join("multi-user.target.wants/check.service"),
+    )
+    .unwrap();
 }
 
 fn parse(text: &str) -> Reports {
@@ -239,7 +385,10 @@ fn parse(text: &str) -> Reports {
     for part in text.split("=== ").skip(1) {
         let (head, body) = part.split_once('\n').unwrap();
         let (boot, name) = head.split_once(' ').unwrap();
-        reports.insert((boot.parse().unwrap(), name.to_owned()), body.trim().to_owned());
+        reports.insert(
+            (boot.parse().unwrap(), name.to_owned()),
+            body.trim().to_owned(),
+        );
     }
     reports
 }

@@ -13,20 +13,39 @@ struct Podman {
 
 impl Podman {
     fn new() -> Self {
-        Self { dir: tempfile::TempDir::new().unwrap() }
+        Self {
+            dir: tempfile::TempDir::new().unwrap(),
+        }
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("podman");
         let dir = self.dir.path();
-        command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
-        command.arg("--tmpdir").arg(dir.join("tmp")).args(["--runtime", "runc"]).args(args);
+        command
+            .arg("--root")
+            .arg(dir.join("root"))
+            .arg("--runroot")
+            .arg(dir.join("run"));
+        command
+            .arg("--tmpdir")
+            .arg(dir.join("tmp"))
+            .args(["--runtime", "runc"])
+            .args(args);
         command
     }
 
     /// `podman run --rm IMAGE ARGS`.
     fn run(&self, image: &str, args: &[&str]) -> String {
-        let flags = ["run", "--rm", "--network=none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", image];
+        let flags = [
+            "run",
+            "--rm",
+            "--network=none",
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+            image,
+        ];
         stdout(&success(self.command(&flags).args(args)).unwrap())
     }
 }
@@ -52,17 +71,40 @@ fn minimal_treefile_makes_a_commit_and_images_that_run() {
 
     let oci = format!("oci:{}", out.join("test_minimal.oci"));
     let inspected = stdout(&success(Command::new("skopeo").args(["inspect", &oci])).unwrap());
-    assert!(inspected.contains("\"containers.bootc\": \"1\""), "{inspected}");
+    assert!(
+        inspected.contains("\"containers.bootc\": \"1\""),
+        "{inspected}"
+    );
 
     let podman = Podman::new();
-    success(podman.command(&["load", "-i"]).arg(out.join("test_minimal.tar"))).unwrap();
+    success(
+        podman
+            .command(&["load", "-i"])
+            .arg(out.join("test_minimal.tar")),
+    )
+    .unwrap();
     let image = "localhost/test/minimal:latest";
-    assert_eq!(podman.run(image, &["echo", "Hello from bootc!"]), "Hello from bootc!\n");
+    assert_eq!(
+        podman.run(image, &["echo", "Hello from bootc!"]),
+        "Hello from bootc!\n"
+    );
     assert_eq!(podman.run(image, &["dpkg", "--audit"]), "");
-    let listed = podman.run(image, &["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"]);
-    assert!(listed.lines().count() > 50 && listed.lines().all(|l| l.starts_with("ii ")), "{listed}");
+    let listed = podman.run(
+        image,
+        &["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"],
+    );
+    assert!(
+        listed.lines().count() > 50 && listed.lines().all(|l| l.starts_with("ii ")),
+        "{listed}"
+    );
     let wrong = podman.run(image, &["dpkg", "-V"]);
-    assert_eq!(wrong.lines().filter(|l| !l.contains("/usr/share/doc/")).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert_eq!(
+        wrong
+            .lines()
+            .filter(|l| !l.contains("/usr/share/doc/"))
+            .collect::<Vec<_>>(),
+        Vec::<&str>::new()
+    );
 }
 
 #[test]
@@ -77,10 +119,15 @@ fn unchanged_inputs_do_no_work() {
     let commit = project.commit("test/minimal").unwrap();
     let output = project.tree(&["--touch-if-changed", "touched"]).unwrap();
     let text = stdout(&output) + &apt_ostree_testkit::stderr(&output);
-    assert!(text.contains("unchanged") || text.contains("No apparent changes"), "{text}");
+    assert!(
+        text.contains("unchanged") || text.contains("No apparent changes"),
+        "{text}"
+    );
     assert!(!project.path().join("touched").exists());
     assert_eq!(project.commit("test/minimal").unwrap(), commit);
-    let mut same = project.compose("tree", &["tree.yaml", "--unchanged-exit-77"]).unwrap();
+    let mut same = project
+        .compose("tree", &["tree.yaml", "--unchanged-exit-77"])
+        .unwrap();
     assert_eq!(same.output().unwrap().status.code(), Some(77));
 }
 
@@ -90,21 +137,47 @@ fn compose_json_and_commitid_are_written_without_moving_the_ref() {
         return;
     }
     let project = Project::new(MINIMAL).unwrap();
-    let metadata = project.write("meta.json", "{\"com.example.number\": 7, \"com.example.list\": [\"a\"]}").unwrap();
+    let metadata = project
+        .write(
+            "meta.json",
+            "{\"com.example.number\": 7, \"com.example.list\": [\"a\"]}",
+        )
+        .unwrap();
     project
         .tree(&[
-            "--write-composejson-to", "compose.json", "--write-commitid-to", "id",
-            "--add-metadata-string", "com.example.word=hello", "--add-metadata-from-json", metadata.as_str(),
+            "--write-composejson-to",
+            "compose.json",
+            "--write-commitid-to",
+            "id",
+            "--add-metadata-string",
+            "com.example.word=hello",
+            "--add-metadata-from-json",
+            metadata.as_str(),
         ])
         .unwrap();
     let id = std::fs::read_to_string(project.path().join("id")).unwrap();
-    let json: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(project.path().join("compose.json")).unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(
+        &std::fs::read_to_string(project.path().join("compose.json")).unwrap(),
+    )
+    .unwrap();
     assert_eq!(json["ostree-commit"], id.trim());
-    assert!(json["rpm-ostree-inputhash"].as_str().is_some_and(|h| h.len() == 64));
-    assert!(project.commit("test/minimal").is_err(), "the ref must not move with --write-commitid-to");
+    assert!(
+        json["rpm-ostree-inputhash"]
+            .as_str()
+            .is_some_and(|h| h.len() == 64)
+    );
+    assert!(
+        project.commit("test/minimal").is_err(),
+        "the ref must not move with --write-commitid-to"
+    );
     let repo = format!("--repo={}", project.path().join("output/repo"));
-    let word = success(Command::new("ostree").args([&repo, "show", "--print-metadata-key=com.example.word", id.trim()])).unwrap();
+    let word = success(Command::new("ostree").args([
+        &repo,
+        "show",
+        "--print-metadata-key=com.example.word",
+        id.trim(),
+    ]))
+    .unwrap();
     assert_eq!(stdout(&word).trim(), "'hello'");
 }
 
@@ -132,11 +205,23 @@ fn a_lockfile_needs_no_network_and_gives_the_same_commit() {
     let lock = std::fs::read_to_string(first.path().join("lock.json")).unwrap();
     let second = Project::new(MINIMAL).unwrap();
     second.write("lock.json", &lock).unwrap();
-    let compose = second.compose("tree", &["tree.yaml", "--lockfile", "lock.json", "--lockfile-strict"]).unwrap();
+    let compose = second
+        .compose(
+            "tree",
+            &["tree.yaml", "--lockfile", "lock.json", "--lockfile-strict"],
+        )
+        .unwrap();
     let mut command = Command::new("unshare");
-    command.arg("--net").arg(compose.get_program()).args(compose.get_args()).current_dir(second.path());
+    command
+        .arg("--net")
+        .arg(compose.get_program())
+        .args(compose.get_args())
+        .current_dir(second.path());
     success(&mut command).unwrap();
-    assert_eq!(first.commit("test/minimal").unwrap(), second.commit("test/minimal").unwrap());
+    assert_eq!(
+        first.commit("test/minimal").unwrap(),
+        second.commit("test/minimal").unwrap()
+    );
 }
 
 #[test]
@@ -145,22 +230,48 @@ fn a_failing_script_names_package_and_shows_its_output() {
         return;
     }
     let project = Project::new(MINIMAL).unwrap();
-    build_deb(&project, "broken-postinst", "#!/bin/sh\necho about to break\nexit 7\n");
-    project.write("tree.yaml", &(MINIMAL.to_owned() + "    - broken-postinst\nlocal-packages:\n  - broken-postinst.deb\n")).unwrap();
+    build_deb(
+        &project,
+        "broken-postinst",
+        "#!/bin/sh\necho about to break\nexit 7\n",
+    );
+    project
+        .write(
+            "tree.yaml",
+            &(MINIMAL.to_owned()
+                + "    - broken-postinst\nlocal-packages:\n  - broken-postinst.deb\n"),
+        )
+        .unwrap();
     let text = failure(&mut project.compose("tree", &["tree.yaml"]).unwrap(), 1).unwrap();
-    assert!(text.contains("broken-postinst") && text.contains("about to break"), "{text}");
+    assert!(
+        text.contains("broken-postinst") && text.contains("about to break"),
+        "{text}"
+    );
     assert!(project.commit("test/minimal").is_err());
 }
 
 /// Builds a small package with a postinst in the project's directory.
 fn build_deb(project: &Project, name: &str, postinst: &str) {
     use std::os::unix::fs::PermissionsExt as _;
-    let control = format!("Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: Test <test@example.org>\nDescription: test\n");
-    project.write(&format!("{name}/DEBIAN/control"), &control).unwrap();
-    let path = project.write(&format!("{name}/DEBIAN/postinst"), postinst).unwrap();
+    let control = format!(
+        "Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: Test <test@example.org>\nDescription: test\n"
+    );
+    project
+        .write(&format!("{name}/DEBIAN/control"), &control)
+        .unwrap();
+    let path = project
+        .write(&format!("{name}/DEBIAN/postinst"), postinst)
+        .unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    project.write(&format!("{name}/usr/share/{name}/file"), "content\n").unwrap();
+    project
+        .write(&format!("{name}/usr/share/{name}/file"), "content\n")
+        .unwrap();
     let mut command = Command::new("dpkg-deb");
-    command.current_dir(project.path()).args(["--root-owner-group", "-b", name, &format!("{name}.deb")]);
+    command.current_dir(project.path()).args([
+        "--root-owner-group",
+        "-b",
+        name,
+        &format!("{name}.deb"),
+    ]);
     success(&mut command).unwrap();
 }

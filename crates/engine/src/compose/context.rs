@@ -81,6 +81,15 @@ impl<'r> Run<'r> {
         })
     }
 
+    /// Empties the work directory.
+    pub(super) fn clear_scratch(&self) -> Result<()> {
+        for entry in self.work.path().read_dir_utf8()? {
+            let path = entry?.into_path();
+            apt_ostree_fsx::remove_tree(&path).with_context(|| format!("removing '{path}'"))?;
+        }
+        Ok(())
+    }
+
     /// Makes an empty directory for temporary work.
     pub(super) fn scratch(&self, name: &str) -> Result<Utf8PathBuf> {
         let dir = self.work.path().join(name);

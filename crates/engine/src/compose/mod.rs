@@ -17,6 +17,7 @@ use apt_ostree_model::compose::{
     RootfsRequest, TreeRequest,
 };
 use apt_ostree_model::{ErrorKind, Kinded, Reporter};
+use apt_ostree_store::DamagedObject;
 use fn_error_context::context;
 
 use build::Built;
@@ -54,9 +55,12 @@ fn tree_in(run: &Run<'_>, request: &TreeRequest) -> Result<Outcome> {
         build::Acquired::Debs(debs) => debs,
         build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
-    let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
-    let mut report = record::commit(run, request, &resolved, &built, &previous, &target)?;
-    report.images = encode::images(run, &resolved, &built, &request.image, &report)?;
+    let report = mending(run, || {
+        let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+        let mut report = record::commit(run, request, &resolved, &built, &previous, &target)?;
+        report.images = encode::images(run, &resolved, &built, &request.image, &report)?;
+        Ok(report)
+    })?;
     record::publish(run, request, &resolved, &previous, &target, &report)?;
     Ok(Outcome::Composed(report))
 }
@@ -89,13 +93,16 @@ fn install_in(run: &Run<'_>, request: &InstallRequest) -> Result<Outcome> {
         build::Acquired::Debs(debs) => debs,
         build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
-    let tree = if request.postprocess {
-        build::build(run, &resolved, &debs, &previous, &request.lint)?.tree
-    } else {
-        build::configured(run, &resolved, &debs, &previous)?.tree
-    };
+    let tree = mending(run, || {
+        let tree = if request.postprocess {
+            build::build(run, &resolved, &debs, &previous, &request.lint)?.tree
+        } else {
+            build::configured(run, &resolved, &debs, &previous)?.tree
+        };
+        rootdir::export(run, &tree, &dest)?;
+        Ok(tree)
+    })?;
     resolve::write_lockfile(&resolved, &tree, run, &request.install)?;
-    rootdir::export(run, &tree, &dest)?;
     Ok(Outcome::Root { path: dest.into() })
 }
 
@@ -121,9 +128,12 @@ fn rootfs_in(run: &Run<'_>, request: &RootfsRequest) -> Result<Outcome> {
         build::Acquired::Debs(debs) => debs,
         build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
-    let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+    let built = mending(run, || {
+        let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+        rootdir::export(run, &built.image_tree(run)?, &dest)?;
+        Ok(built)
+    })?;
     resolve::write_lockfile(&resolved, &built.tree, run, &request.install)?;
-    rootdir::export(run, &built.image_tree(run)?, &dest)?;
     Ok(Outcome::Root { path: dest.into() })
 }
 
@@ -217,19 +227,37 @@ fn image_in(run: &Run<'_>, request: &ImageRequest) -> Result<Outcome> {
         build::Acquired::Debs(debs) => debs,
         build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
-    let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
-    let mut report = record::report_without_commit(&resolved, &built, &previous)?;
-    report.images = vec![encode::image_at(
-        run,
-        &resolved,
-        &built,
-        &request.image,
-        &report,
-        (request.format, &output),
-    )?];
+    let (built, report) = mending(run, || {
+        let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+        let mut report = record::report_without_commit(&resolved, &built, &previous)?;
+        let output = (request.format, output.as_path());
+        let image = encode::image_at(run, &resolved, &built, &request.image, &report, output)?;
+        report.images.push(image);
+        Ok((built, report))
+    })?;
     resolve::write_lockfile(&resolved, &built.tree, run, &request.install)?;
     record::touch(&request.previous)?;
     Ok(Outcome::Composed(report))
+}
+
+/// How often work starts over because a cached object turned out to be damaged. Each time one
+/// package or state is dropped from the cache; more than this means a failing disk.
+const DAMAGE_RETRIES: usize = 32;
+
+/// Does `work` again, as long as the reason of its failure is a damaged object of the cache: the
+/// store has dropped what had it, and the next attempt makes it again from the package.
+fn mending<T>(run: &Run<'_>, work: impl Fn() -> Result<T>) -> Result<T> {
+    for _ in 0..DAMAGE_RETRIES {
+        match work() {
+            Err(error) if error.downcast_ref::<DamagedObject>().is_some() => {
+                run.reporter
+                    .warning(format!("{error:#}; starting over without it"));
+                run.clear_scratch()?;
+            }
+            result => return result,
+        }
+    }
+    work()
 }
 
 /// The end of `--dry-run`.

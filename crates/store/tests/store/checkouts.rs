@@ -49,16 +49,27 @@ fn many_entries_are_linked_by_several_threads() {
 fn equal_files_of_etc_and_var_are_files_of_their_own() {
     let fixture = Fixture::new();
     let mut tree = Tree::default();
-    let (own, linked) = (["etc/a", "etc/d/b", "var/lib/x", "var/lib/y"], ["usr/a", "usr/b", "var/lib/dpkg/info/a.list"]);
+    let (own, linked) = (
+        ["etc/a", "etc/d/b", "var/lib/x", "var/lib/y"],
+        ["usr/a", "usr/b", "var/lib/dpkg/info/a.list"],
+    );
     for path in own.iter().chain(&linked) {
         fixture.put(&mut tree, path, 0o644, "same");
     }
     fixture.cache.checkout(&tree, &fixture.path("out")).unwrap();
-    fixture.cache.checkout_diff(&Tree::default(), &tree, &fixture.path("diff")).unwrap();
+    fixture
+        .cache
+        .checkout_diff(&Tree::default(), &tree, &fixture.path("diff"))
+        .unwrap();
     for layer in ["out", "diff"] {
         let stat = |path: &str| std::fs::metadata(fixture.path(layer).join(path)).unwrap();
         assert!(own.iter().all(|path| stat(path).nlink() == 1), "{layer}");
-        assert!(linked.iter().all(|path| stat(path).ino() == stat(linked[0]).ino()), "{layer}");
+        assert!(
+            linked
+                .iter()
+                .all(|path| stat(path).ino() == stat(linked[0]).ino()),
+            "{layer}"
+        );
     }
 }
 
