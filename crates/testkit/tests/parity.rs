@@ -243,7 +243,10 @@ fn report(ours: &Utf8Path, theirs: &Utf8Path, list: (&str, &str)) {
         found.packages,
         found.differences.len()
     );
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{counts}\n").as_bytes());
+    drop(std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("{counts}\n").as_bytes(),
+    ));
     let text = complaints.iter().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "{line}");
         text
