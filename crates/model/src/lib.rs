@@ -4,6 +4,8 @@
 //! process (lockfile, worker protocol, reports) are plain serde data; their JSON shape is a
 //! contract.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod compose;
 pub mod content;
 pub mod digest;
