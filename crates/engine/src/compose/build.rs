@@ -97,7 +97,6 @@ pub(super) fn configured(
     run: &Run<'_>,
     resolved: &Resolved,
     debs: &[Utf8PathBuf],
-    _previous: &Previous,
 ) -> Result<Configured> {
     let packages = import(run, resolved, debs)?;
     let workdir = run.scratch("configure")?;
@@ -173,7 +172,7 @@ pub(super) fn build(
     previous: &Previous,
     lint: &LintOptions,
 ) -> Result<Built> {
-    let configured = configured(run, resolved, debs, previous)?;
+    let configured = configured(run, resolved, debs)?;
     let epoch = super::source_date_epoch()?;
     let newest = configured
         .packages

@@ -97,7 +97,7 @@ fn install_in(run: &Run<'_>, request: &InstallRequest) -> Result<Outcome> {
         let tree = if request.postprocess {
             build::build(run, &resolved, &debs, &previous, &request.lint)?.tree
         } else {
-            build::configured(run, &resolved, &debs, &previous)?.tree
+            build::configured(run, &resolved, &debs)?.tree
         };
         rootdir::export(run, &tree, &dest)?;
         Ok(tree)

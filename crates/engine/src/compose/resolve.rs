@@ -70,6 +70,9 @@ pub(super) fn load(
         load.source_root = options.source_root.as_deref().map(utf8).transpose()?;
         let spec = apt_ostree_treefile::load(&DirLoader::new(dir), name, &load)
             .map_err(|e| invalid_treefile(&e))?;
+        for warning in &spec.warnings {
+            run.reporter.warning(warning.clone());
+        }
         let summary = format!("{} packages requested", spec.packages.len());
         Ok::<_, anyhow::Error>((spec, summary))
     })

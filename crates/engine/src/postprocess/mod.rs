@@ -43,7 +43,7 @@ mod tests;
 mod treefile_tests;
 
 use anyhow::Result;
-use apt_ostree_model::{ContentReader, ContentWriter, File, ImportedPackage, Tree};
+use apt_ostree_model::{File, ImportedPackage, Tree};
 use fn_error_context::context;
 use serde::Serialize;
 
@@ -55,10 +55,7 @@ pub use idcheck::{IdChanges, check_ids};
 pub use image::image_tree;
 pub use options::{AddedFile, AddedKind, Options};
 
-/// Reading and writing of content objects.
-pub trait Content: ContentReader + ContentWriter {}
-
-impl<T: ContentReader + ContentWriter> Content for T {}
+pub use crate::content::Content;
 
 /// What both halves work from.
 #[derive(Clone, Copy)]
