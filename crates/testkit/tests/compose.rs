@@ -275,3 +275,56 @@ fn build_deb(project: &Project, name: &str, postinst: &str) {
     ]);
     success(&mut command).unwrap();
 }
+
+#[test]
+fn install_postprocess_and_commit_do_the_parts_of_tree() {
+    if !privileged("install_postprocess_and_commit_do_the_parts_of_tree") {
+        return;
+    }
+    let project = Project::new(MINIMAL).unwrap();
+    let run =
+        |verb: &str, args: &[&str]| success(&mut project.compose(verb, args).unwrap()).unwrap();
+    run("install", &["tree.yaml", "installed"]);
+    let root = project.path().join("installed/rootfs");
+    assert!(root.join("etc/passwd").exists() && root.join("var/lib/dpkg/status").exists());
+    run("postprocess", &["installed/rootfs", "tree.yaml"]);
+    assert!(root.join("usr/etc/passwd").exists() && !root.join("etc").exists());
+    run(
+        "commit",
+        &["tree.yaml", "installed/rootfs", "--repo", "output/repo"],
+    );
+    assert_eq!(project.commit("test/minimal").unwrap().len(), 64);
+    let repo = format!("--repo={}", project.path().join("output/repo"));
+    success(Command::new("ostree").args([&repo, "fsck", "--quiet"])).unwrap();
+}
+
+#[test]
+fn rootfs_and_image_need_no_repository() {
+    if !privileged("rootfs_and_image_need_no_repository") {
+        return;
+    }
+    let project = Project::new(MINIMAL).unwrap();
+    let run =
+        |verb: &str, args: &[&str]| success(&mut project.compose(verb, args).unwrap()).unwrap();
+    run("rootfs", &["tree.yaml", "root"]);
+    let root = project.path().join("root");
+    assert!(root.join("etc/passwd").exists() && !root.join("usr/etc").exists());
+    let again = failure(
+        &mut project.compose("rootfs", &["tree.yaml", "root"]).unwrap(),
+        1,
+    )
+    .unwrap();
+    assert!(again.contains("not an empty directory"), "{again}");
+
+    let image = ["tree.yaml", "image.oci", "--format", "oci", "--initialize"];
+    run("image", &image);
+    let layout = format!("oci:{}", project.path().join("image.oci"));
+    success(Command::new("skopeo").args(["inspect", &layout])).unwrap();
+    let second = run("image", &image[..4]);
+    assert!(
+        stdout(&second).contains("No apparent changes"),
+        "{}",
+        stdout(&second)
+    );
+    assert!(!project.path().join("output").exists());
+}
