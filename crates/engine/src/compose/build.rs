@@ -39,9 +39,9 @@ pub(super) fn acquire(
         Ok::<_, anyhow::Error>((
             debs,
             format!(
-                "{} packages, {} bytes",
+                "{} packages, {:.1} MB",
                 plan.packages.len(),
-                plan.download_size()
+                megabytes(plan.download_size())
             ),
         ))
     })?;
@@ -157,6 +157,11 @@ impl Built {
     pub(super) fn image_tree(&self, run: &Run<'_>) -> Result<Tree> {
         postprocess::image_tree(&self.tree, &run.store)
     }
+}
+
+/// Bytes in units of 10^6, for summaries.
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
 /// Seconds since 1970.
@@ -371,9 +376,9 @@ fn make_initramfs(
         let built = initramfs::build(&job, &run.store, run.reporter)?;
         let origin = if built.cached { "from cache" } else { "built" };
         let summary = format!(
-            "{origin}, {} files, {} bytes",
+            "{origin}, {} files, {:.1} MB",
             built.paths.len(),
-            built.file.size
+            megabytes(built.file.size)
         );
         Ok(Some(built)).map(|i| (i, summary))
     })
