@@ -12,13 +12,17 @@ impl<T: ContentReader + ContentWriter> Content for T {}
 ///
 /// # Errors
 /// When the object can't be read.
-pub fn read(tree: &Tree, content: &dyn ContentReader, path: &str) -> Result<Option<Vec<u8>>> {
+pub fn read(
+    tree: &Tree,
+    content: &(impl ContentReader + ?Sized),
+    path: &str,
+) -> Result<Option<Vec<u8>>> {
     let Some(file) = tree.file(path) else {
         return Ok(None);
     };
     let data = content
         .read(file)
-        .with_context(|| format!("reading '/{path}' of the tree"))?;
+        .with_context(|| format!("reading '/{path}'"))?;
     Ok(Some(data))
 }
 

@@ -55,12 +55,13 @@ fn tree_in(run: &Run<'_>, request: &TreeRequest) -> Result<Outcome> {
         build::Acquired::Debs(debs) => debs,
         build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
-    let report = mending(run, || {
+    let (built, report) = mending(run, || {
         let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
         let mut report = record::commit(run, request, &resolved, &built, &previous, &target)?;
         report.images = encode::images(run, &resolved, &built, &request.image, &report)?;
-        Ok(report)
+        Ok((built, report))
     })?;
+    resolve::write_lockfile(&resolved, &built.tree, run, &request.install)?;
     record::publish(run, request, &resolved, &previous, &target, &report)?;
     Ok(Outcome::Composed(report))
 }

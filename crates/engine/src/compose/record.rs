@@ -15,7 +15,7 @@ use super::build::Built;
 use super::context::{Run, utf8};
 use super::metadata::{self, Facts};
 use super::previous::Previous;
-use super::resolve::{self, Resolved};
+use super::resolve::Resolved;
 
 /// Where the repository is when nobody says.
 const DEFAULT_REPO: &str = "output/repo";
@@ -178,10 +178,6 @@ pub(super) fn publish(
     target: &TargetRepo,
     report: &ComposeReport,
 ) -> Result<()> {
-    if request.install.write_lockfile_to.is_some() {
-        let commit = target.load_commit(&report.commit)?;
-        resolve::write_lockfile(resolved, &commit.tree, run, &request.install)?;
-    }
     write_composejson(&request.commit, report)?;
     match (&request.commit.write_commitid_to, &resolved.spec.r#ref) {
         (Some(path), _) => {

@@ -175,20 +175,7 @@ pub(crate) fn real_path(tree: &Tree, path: &str) -> String {
     join(&real_path(tree, dir), name)
 }
 
-/// The content of the regular file at `path`, following no link.
-pub(crate) fn read_optional(
-    tree: &Tree,
-    content: &(impl apt_ostree_model::ContentReader + ?Sized),
-    path: &str,
-) -> Result<Option<Vec<u8>>> {
-    let Some(file) = tree.file(path) else {
-        return Ok(None);
-    };
-    let data = content
-        .read(file)
-        .with_context(|| format!("reading '/{path}'"))?;
-    Ok(Some(data))
-}
+pub(crate) use crate::content::read as read_optional;
 
 /// Like [`read_optional`], as text.
 pub(crate) fn read_text_optional(
