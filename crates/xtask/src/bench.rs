@@ -12,11 +12,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-/// The package sets: name and treefile.
+/// The package sets: name and treefile of `examples/`.
 const SETS: [(&str, &str); 3] = [
-    ("minimal", "examples/minimal.yaml"),
-    ("bootable", "examples/bootable.yaml"),
-    ("desktop", "examples/desktop.yaml"),
+    ("minimal", "minimal.yaml"),
+    ("bootable", "bootable.yaml"),
+    ("desktop", "desktop.yaml"),
 ];
 
 /// The leaf package of the warm run with one more package.
@@ -121,14 +121,16 @@ impl Bench {
         let root = std::env::current_dir()?;
         let dir = root.join("target/bench").join(name);
         std::fs::create_dir_all(&dir)?;
-        let text =
-            std::fs::read_to_string(treefile).with_context(|| format!("reading {treefile}"))?;
-        let (base, leaf) = (dir.join("base.yaml"), dir.join("leaf.yaml"));
-        std::fs::write(&base, &text)?;
+        // Includes are relative to the including file: the leaf's treefile needs all beside it.
+        for entry in std::fs::read_dir("examples").context("listing examples")? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), dir.join(entry.file_name()))?;
+        }
+        let (base, leaf) = (dir.join(treefile), dir.join("leaf.yaml"));
         // The including file's packages come last, as a user would add one.
         std::fs::write(
             &leaf,
-            format!("include: base.yaml\npackages:\n  - {LEAF}\n"),
+            format!("include: {treefile}\npackages:\n  - {LEAF}\n"),
         )?;
         let bench = Self {
             treefile: base,
