@@ -60,6 +60,8 @@ pub struct LayerPlan {
     /// Files, links and empty directories, sorted; `""` is the root directory. Parent directories
     /// are implied.
     pub paths: Vec<String>,
+    /// Whether the layer holds the files of some packages and nothing else.
+    pub by_package: bool,
 }
 
 /// Where a path goes. The order of the variants is the order of the layers: what changes most is
@@ -137,6 +139,7 @@ pub fn plan_layers(
     let plan = |(slot, (names, mut paths)): (Slot, (BTreeSet<&str>, Vec<String>))| {
         paths.sort_unstable();
         LayerPlan {
+            by_package: matches!(slot, Slot::Source(_) | Slot::Bin(_)),
             title: slot.title(),
             components: names.into_iter().map(str::to_owned).collect(),
             paths,

@@ -373,6 +373,7 @@ fn a_name_that_no_tar_stream_can_carry_is_refused() {
         title: "wrong".to_owned(),
         components: Vec::new(),
         paths: vec!["missing".to_owned()],
+        by_package: true,
     };
     assert!(sample.encoder(&cache).encode(&[plan]).is_err());
 }

@@ -127,6 +127,7 @@ fn request(path: Utf8PathBuf) -> Result<ImportRequest> {
         name,
         version,
         arch,
+        stage: 0,
     })
 }
 

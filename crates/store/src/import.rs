@@ -1,10 +1,13 @@
 //! Packages into the cache.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::sync::Mutex;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, anyhow};
@@ -37,6 +40,8 @@ pub struct ImportRequest {
     pub version: Version,
     /// Architecture.
     pub arch: Arch,
+    /// Requests of a lower stage are imported before those of a higher one.
+    pub stage: u32,
 }
 
 /// Imported packages.
@@ -65,56 +70,19 @@ impl ImportRequest {
 }
 
 impl CacheRepo {
-    /// Imports packages, those with the largest files first, on `threads` threads. A package
-    /// that is cached already is only looked up; its file isn't read and may be missing.
+    /// Imports packages on `threads` threads and waits for all of them; see [`Import`].
     ///
     /// # Errors
-    /// When a file can't be read, is not what the request says (`Verification`), or is malformed
-    /// (`InvalidPackage`). Packages that were imported before the error stay cached.
+    /// As [`Import::finish`].
     pub fn import(
         &self,
         requests: &[ImportRequest],
         threads: usize,
         reporter: &dyn Reporter,
     ) -> Result<Imported> {
-        let size = |r: &ImportRequest| std::fs::metadata(&r.path).map_or(0, |m| m.len());
-        let mut order: Vec<(u64, usize)> = requests
-            .iter()
-            .enumerate()
-            .map(|(at, r)| (size(r), at))
-            .collect();
-        order.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-        let progress = Progress::new(reporter, order.iter().map(|(size, _)| size).sum());
-        let job = Job {
-            cache: self,
-            requests,
-            order: &order,
-            next: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
-            fresh: AtomicUsize::new(0),
-            results: Mutex::new(BTreeMap::new()),
-            progress,
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..threads.clamp(1, requests.len().max(1)) {
-                scope.spawn(|| job.run());
-            }
-            job.run();
-        });
-        let fresh = job.fresh.into_inner();
-        let results = job
-            .results
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut packages = Vec::with_capacity(requests.len());
-        // In this order, so that the first error is the same in every run.
-        for result in results.into_values() {
-            packages.push(result?);
-        }
-        if packages.len() != requests.len() {
-            return Err(anyhow!("importing packages was interrupted"));
-        }
-        Ok(Imported { packages, fresh })
+        let import = Import::new(self, requests, reporter);
+        drop(import.run(threads));
+        import.finish()
     }
 
     /// Imports one package unless it is cached; tells whether it was not.
@@ -263,21 +231,146 @@ impl Read for HashReader {
     }
 }
 
-/// Packages to import, shared by threads.
-struct Job<'j> {
+/// Packages on their way into the cache, shared by the threads that import them and those that
+/// wait for some of them.
+///
+/// Requests are imported stage by stage (see [`ImportRequest::stage`]), within a stage the largest
+/// files first. A package that is cached already is only looked up; its file isn't read and may be
+/// missing.
+pub struct Import<'j> {
     cache: &'j CacheRepo,
     requests: &'j [ImportRequest],
-    /// File size and index, largest first.
-    order: &'j [(u64, usize)],
+    /// File size and index, in the order of work.
+    order: Vec<(u64, usize)>,
     next: AtomicUsize,
     stop: AtomicBool,
     fresh: AtomicUsize,
-    results: Mutex<BTreeMap<usize, Result<ImportedPackage>>>,
+    packages: Vec<OnceLock<ImportedPackage>>,
+    /// Errors by the index of their request; whoever waits is woken through this lock.
+    errors: Mutex<BTreeMap<usize, Error>>,
+    progressed: Condvar,
     progress: Progress<'j>,
 }
 
-impl Job<'_> {
-    fn run(&self) {
+impl fmt::Debug for Import<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Import")
+            .field("requests", &self.requests.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'j> Import<'j> {
+    /// Prepares the import of `requests` into `cache`; nothing is read yet.
+    pub fn new(
+        cache: &'j CacheRepo,
+        requests: &'j [ImportRequest],
+        reporter: &'j dyn Reporter,
+    ) -> Self {
+        let size = |r: &ImportRequest| std::fs::metadata(&r.path).map_or(0, |m| m.len());
+        let mut order: Vec<(u64, usize)> = requests
+            .iter()
+            .enumerate()
+            .map(|(at, r)| (size(r), at))
+            .collect();
+        order.sort_by_key(|&(size, at)| (requests[at].stage, Reverse(size), at));
+        let progress = Progress::new(reporter, order.iter().map(|(size, _)| size).sum());
+        Self {
+            cache,
+            requests,
+            order,
+            next: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            fresh: AtomicUsize::new(0),
+            packages: requests.iter().map(|_| OnceLock::new()).collect(),
+            errors: Mutex::default(),
+            progressed: Condvar::new(),
+            progress,
+        }
+    }
+
+    /// Imports everything on `threads` threads and returns it.
+    ///
+    /// # Errors
+    /// As [`Import::wait`].
+    pub fn run(&self, threads: usize) -> Result<Vec<&ImportedPackage>> {
+        std::thread::scope(|scope| {
+            for _ in 1..threads.clamp(1, self.requests.len().max(1)) {
+                scope.spawn(|| self.work());
+            }
+            self.work();
+        });
+        self.wait(0..self.requests.len())
+    }
+
+    /// Waits until the requests of `range` are imported, while other threads are in
+    /// [`Import::run`].
+    ///
+    /// # Errors
+    /// When the import has failed; [`Import::finish`] says why.
+    pub fn wait(&self, range: Range<usize>) -> Result<Vec<&ImportedPackage>> {
+        let mut errors = self.lock();
+        loop {
+            let packages: Option<Vec<&ImportedPackage>> = self.packages[range.clone()]
+                .iter()
+                .map(OnceLock::get)
+                .collect();
+            if let Some(packages) = packages {
+                return Ok(packages);
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(interrupted());
+            }
+            errors = self
+                .progressed
+                .wait(errors)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The packages, in the order of the requests, after [`Import::run`].
+    ///
+    /// # Errors
+    /// When a file can't be read, is not what the request says (`Verification`), or is malformed
+    /// (`InvalidPackage`). Packages that were imported before the error stay cached.
+    pub fn finish(self) -> Result<Imported> {
+        if let Some(error) = self.take_error() {
+            return Err(error);
+        }
+        let packages: Option<Vec<ImportedPackage>> = self
+            .packages
+            .into_iter()
+            .map(OnceLock::into_inner)
+            .collect();
+        Ok(Imported {
+            packages: packages.ok_or_else(interrupted)?,
+            fresh: self.fresh.into_inner(),
+        })
+    }
+
+    /// Makes [`Import::run`] return after the packages that it is at.
+    pub fn stop(&self) {
+        let guard = self.lock();
+        self.stop.store(true, Ordering::Relaxed);
+        drop(guard);
+        self.progressed.notify_all();
+    }
+
+    /// Takes the error of the first request that has one.
+    pub fn take_error(&self) -> Option<Error> {
+        self.lock().pop_first().map(|(_, error)| error)
+    }
+
+    /// How many of the packages were not in the cache before.
+    pub fn fresh(&self) -> usize {
+        self.fresh.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Error>> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
         while !self.stop.load(Ordering::Relaxed) {
             let Some((size, at)) = self.order.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
@@ -287,21 +380,27 @@ impl Job<'_> {
                 .cache
                 .import_one(request)
                 .with_context(|| format!("importing package '{}'", request.name));
-            let result = result.map(|(package, fresh)| {
-                self.fresh.fetch_add(usize::from(fresh), Ordering::Relaxed);
-                package
-            });
-            if result.is_err() {
-                self.stop.store(true, Ordering::Relaxed);
-            }
             self.progress.add(*size, request);
-            let mut results = self
-                .results
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            results.insert(*at, result);
+            let mut errors = self.lock();
+            match result {
+                Ok((package, fresh)) => {
+                    self.fresh.fetch_add(usize::from(fresh), Ordering::Relaxed);
+                    // Each index is handed out once.
+                    drop(self.packages[*at].set(package));
+                }
+                Err(error) => {
+                    errors.insert(*at, error);
+                    self.stop.store(true, Ordering::Relaxed);
+                }
+            }
+            drop(errors);
+            self.progressed.notify_all();
         }
     }
+}
+
+fn interrupted() -> Error {
+    anyhow!("importing packages was interrupted")
 }
 
 /// Bytes done so far, told a few times per second.

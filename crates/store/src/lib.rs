@@ -55,7 +55,7 @@ pub use checkout::set_directory_times;
 pub use commit::{CommitRequest, CommitResult};
 pub use content::ContentDir;
 pub use damage::DamagedObject;
-pub use import::{ImportRequest, Imported};
+pub use import::{Import, ImportRequest, Imported};
 pub use load::CommitTree;
 pub use metavalue::MetaValue;
 pub use prune::Pruned;

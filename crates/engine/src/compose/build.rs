@@ -1,13 +1,17 @@
 //! From a plan to a finished tree: acquire, import, configure, postprocess, lint.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
+
 use anyhow::{Context as _, Result};
-use apt_ostree_model::compose::{InstallOptions, LintOptions, Outcome};
+use apt_ostree_model::compose::{ImageOptions, InstallOptions, LintOptions, Outcome};
 use apt_ostree_model::{ImportedPackage, Step, Tree};
-use apt_ostree_store::ImportRequest;
+use apt_ostree_store::{Import, ImportRequest};
 use apt_ostree_treefile::ComposeSpec;
 use camino::Utf8PathBuf;
 
 use super::context::Run;
+use super::encode::Guess;
 use super::previous::Previous;
 use super::resolve::Resolved;
 use crate::postprocess::{self, Input, Options};
@@ -47,7 +51,10 @@ pub(super) fn acquire(
     })?;
     if options.download_only_debs || options.download_only {
         if !options.download_only_debs {
-            import(run, resolved, &debs)?;
+            let requests = import_requests(resolved, &debs);
+            let import = Import::new(&run.store, &requests, run.reporter);
+            run_import(run, &import)?;
+            import.finish()?;
         }
         super::resolve::write_plan_lockfile(resolved, options)?;
         return Ok(Acquired::Stop(Box::new(Outcome::Downloaded {
@@ -58,12 +65,8 @@ pub(super) fn acquire(
     Ok(Acquired::Debs(debs))
 }
 
-fn import(
-    run: &Run<'_>,
-    resolved: &Resolved,
-    debs: &[Utf8PathBuf],
-) -> Result<Vec<ImportedPackage>> {
-    let requests: Vec<ImportRequest> = resolved
+fn import_requests(resolved: &Resolved, debs: &[Utf8PathBuf]) -> Vec<ImportRequest> {
+    resolved
         .plan
         .packages
         .iter()
@@ -74,31 +77,38 @@ fn import(
             name: p.name.clone(),
             version: p.version.clone(),
             arch: p.arch.clone(),
+            stage: p.group,
         })
-        .collect();
+        .collect()
+}
+
+/// Imports everything as one step, which ends early when that fails.
+fn run_import(run: &Run<'_>, import: &Import<'_>) -> Result<()> {
     run.reporter.step(Step::Import, || {
-        let imported = run.store.import(&requests, run.threads, run.reporter)?;
-        let fresh = imported.fresh;
-        let summary = format!("{} packages, {fresh} new", imported.packages.len());
-        Ok((imported.packages, summary))
+        let packages = import.run(run.threads)?.len();
+        Ok::<_, anyhow::Error>(((), format!("{packages} packages, {} new", import.fresh())))
     })
 }
 
 /// A configured root and the packages in it.
-pub(super) struct Configured {
+pub(super) struct Configured<'r> {
     /// The root as dpkg left it.
-    pub(super) tree: Tree,
+    pub(super) live: LiveRoot<'r>,
     /// The packages, in the order of the plan.
     pub(super) packages: Vec<ImportedPackage>,
 }
 
-/// Imports and configures all packages.
-pub(super) fn configured(
-    run: &Run<'_>,
+/// Imports and configures all packages. The first are configured while the others are imported;
+/// when all are, and some of them were not in the cache before, `fresh` is called with them.
+pub(super) fn configured<'r>(
+    run: &'r Run<'_>,
     resolved: &Resolved,
     debs: &[Utf8PathBuf],
-) -> Result<Configured> {
-    let packages = import(run, resolved, debs)?;
+    fresh: impl FnOnce(&[&ImportedPackage]),
+) -> Result<Configured<'r>> {
+    let requests = import_requests(resolved, debs);
+    let import = Import::new(&run.store, &requests, run.reporter);
+    let packages = |range| import.wait(range);
     let workdir = run.scratch("configure")?;
     let job = configure::Job {
         plan: &resolved.plan,
@@ -111,18 +121,44 @@ pub(super) fn configured(
         workdir: &workdir,
         force: resolved.force,
     };
-    let tree = run.reporter.step(Step::Configure, || {
-        let (tree, stats) = configure::configure(&job, &run.store, run.reporter)?;
-        Ok::<_, anyhow::Error>((
-            tree,
-            format!(
+    let configuring = std::thread::scope(|scope| {
+        let configuring = scope.spawn(|| {
+            let configured = configure::configure(&job, &run.store, run.reporter);
+            configured.inspect_err(|_| import.stop())
+        });
+        if run_import(run, &import).is_err() {
+            return join(configuring);
+        }
+        if import.fresh() > 0 {
+            fresh(&import.wait(0..requests.len())?);
+        }
+        run.reporter.step(Step::Configure, || {
+            let (live, stats) = join(configuring)?;
+            let summary = format!(
                 "{} configured, {} from cache",
                 stats.configured, stats.cached
-            ),
-        ))
-    })?;
-    let tree = merge_layers(tree, &resolved.layers.above);
-    Ok(Configured { tree, packages })
+            );
+            Ok::<_, anyhow::Error>(((live, stats), summary))
+        })
+    });
+    // Whoever waited for a package only knows that it doesn't come.
+    if let Some(error) = import.take_error() {
+        return Err(error);
+    }
+    let (mut live, _) = configuring?;
+    let packages = import.finish()?.packages;
+    if !resolved.layers.above.is_empty() {
+        let tree = merge_layers(live.tree().clone(), &resolved.layers.above);
+        live.set(tree)?;
+    }
+    Ok(Configured { live, packages })
+}
+
+/// The result of a thread; its panic goes on here.
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A tree that can be committed.
@@ -169,42 +205,85 @@ pub(super) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// Builds the finished tree.
+/// What is wanted of a build besides its packages.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The compose before.
+    pub(super) previous: &'a Previous,
+    /// Which lints run.
+    pub(super) lint: &'a LintOptions,
+    /// Images that will be made of the tree.
+    pub(super) image: Option<&'a ImageOptions>,
+}
+
+/// Builds the finished tree. While scripts run, another thread compresses the layers that will most
+/// likely be needed.
 pub(super) fn build(
     run: &Run<'_>,
     resolved: &Resolved,
     debs: &[Utf8PathBuf],
-    previous: &Previous,
-    lint: &LintOptions,
+    wanted: Wanted<'_>,
 ) -> Result<Built> {
-    let configured = configured(run, resolved, debs)?;
     let epoch = super::source_date_epoch()?;
-    let newest = configured
-        .packages
-        .iter()
-        .map(|p| p.date)
-        .max()
-        .unwrap_or_default();
-    let timestamp = epoch.unwrap_or(newest);
     let version = super::version::next_version(
         &resolved.spec.version,
-        previous.version.as_deref(),
+        wanted.previous.version.as_deref(),
         epoch.unwrap_or_else(now),
     )?;
     let mut options = Options::from_spec(&resolved.spec, &resolved.plan)?;
     options.version.clone_from(&version);
     options.sources = resolved.image_sources()?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (options, stop) = (&options, &stop);
+        let warm = |packages: &[&ImportedPackage]| {
+            let Some(image) = wanted.image.filter(|_| run.threads > 1) else {
+                return;
+            };
+            let guess = Guess {
+                packages: packages.iter().copied().cloned().collect(),
+                timestamp: timestamp(packages.iter().copied(), epoch),
+                options,
+                image,
+            };
+            scope.spawn(move || guess.warm(run, resolved, stop));
+        };
+        let built = configured(run, resolved, debs, warm)
+            .and_then(|configured| finish(run, resolved, configured, options, wanted));
+        stop.store(true, Ordering::Relaxed);
+        Ok(Built { version, ..built? })
+    })
+}
+
+/// Time of a commit: that of the newest package unless the environment says another.
+fn timestamp<'a>(packages: impl Iterator<Item = &'a ImportedPackage>, epoch: Option<i64>) -> i64 {
+    epoch.unwrap_or_else(|| packages.map(|p| p.date).max().unwrap_or_default())
+}
+
+/// From a configured root to a tree that can be committed.
+fn finish(
+    run: &Run<'_>,
+    resolved: &Resolved,
+    configured: Configured<'_>,
+    options: &Options,
+    wanted: Wanted<'_>,
+) -> Result<Built> {
+    let Configured { mut live, packages } = configured;
+    let timestamp = timestamp(packages.iter(), super::source_date_epoch()?);
     let input = Input {
         content: &run.store,
-        packages: &configured.packages,
-        options: &options,
+        packages: &packages,
+        options,
     };
     let applied = run.reporter.step(Step::Postprocess, || {
-        let applied = postprocess::apply_treefile(configured.tree, input)?;
+        let applied = postprocess::apply_treefile(live.tree().clone(), input)?;
         Ok::<_, anyhow::Error>((applied, "treefile applied".to_owned()))
     })?;
-    let tree = run_scripts(run, &resolved.spec, applied.tree, timestamp)?;
-    let initramfs = make_initramfs(run, &resolved.spec, &tree, &configured.packages)?;
+    live.set(applied.tree)?;
+    run_scripts(run, &resolved.spec, &mut live, timestamp)?;
+    let initramfs = make_initramfs(run, &resolved.spec, &mut live, &packages)?;
+    let tree = live.tree().clone();
+    run.remove_scratch(live);
     let finished = run.reporter.step(Step::Postprocess, || {
         let finished =
             postprocess::finish(tree, input, initramfs.as_ref().map(|i| i.file.clone()))?;
@@ -224,21 +303,21 @@ pub(super) fn build(
     {
         run.reporter.warning(warning.clone());
     }
-    check_ids(run, resolved, previous, &finished.tree)?;
+    check_ids(run, resolved, wanted.previous, &finished.tree)?;
     let kernel = postprocess::find_kernel(&finished.tree)?.map(|k| k.version);
     let container = resolved.spec.container || has_no_kernel(&finished.tree);
     let facts = lint::Facts {
         container,
-        packages: &configured.packages,
+        packages: &packages,
         initramfs_paths: initramfs.as_ref().map(|i| i.paths.as_slice()),
     };
-    run_lints(run, &finished.tree, &facts, lint)?;
+    run_lints(run, &finished.tree, &facts, wanted.lint)?;
     Ok(Built {
         tree: finished.tree,
-        packages: configured.packages,
+        packages,
         kernel,
         timestamp,
-        version,
+        version: None,
     })
 }
 
@@ -260,14 +339,14 @@ pub(super) fn finish_rootdir(
         options: &options,
     };
     let timestamp = super::source_date_epoch()?.unwrap_or_else(now);
-    let mut tree = postprocess::apply_treefile(tree, input)?.tree;
+    let tree = postprocess::apply_treefile(tree, input)?.tree;
+    let mut live = LiveRoot::new(&run.store, run.scratch("root")?, tree);
+    let mut initramfs = None;
     if let Some(spec) = spec {
-        tree = run_scripts(run, spec, tree, timestamp)?;
+        run_scripts(run, spec, &mut live, timestamp)?;
+        initramfs = make_initramfs(run, spec, &mut live, &[])?;
     }
-    let initramfs = match spec {
-        Some(spec) => make_initramfs(run, spec, &tree, &[])?,
-        None => None,
-    };
+    let tree = live.tree().clone();
     let finished = postprocess::finish(tree, input, initramfs.as_ref().map(|i| i.file.clone()))?;
     for warning in &finished.report.warnings {
         run.reporter.warning(warning.clone());
@@ -320,13 +399,19 @@ fn run_lints(
     })
 }
 
-/// Runs the treefile's `postprocess` scripts in the tree.
-fn run_scripts(run: &Run<'_>, spec: &ComposeSpec, tree: Tree, epoch: i64) -> Result<Tree> {
+/// Runs the treefile's `postprocess` scripts in the root.
+fn run_scripts(
+    run: &Run<'_>,
+    spec: &ComposeSpec,
+    live: &mut LiveRoot<'_>,
+    epoch: i64,
+) -> Result<()> {
     if spec.edits.postprocess.is_empty() {
-        return Ok(tree);
+        return Ok(());
     }
     let dir = run.scratch("scripts")?;
-    let mut live = LiveRoot::new(&run.store, run.scratch("scripts-root")?, tree, epoch);
+    live.refresh()?;
+    live.set_epoch(epoch);
     for (index, text) in spec.edits.postprocess.iter().enumerate() {
         let path = dir.join(format!("postprocess-{index}"));
         std::fs::write(&path, text).with_context(|| format!("writing '{path}'"))?;
@@ -342,16 +427,16 @@ fn run_scripts(run: &Run<'_>, spec: &ComposeSpec, tree: Tree, epoch: i64) -> Res
         }];
         live.run(&script, run.reporter)?;
     }
-    Ok(live.into_tree())
+    Ok(())
 }
 
 fn make_initramfs(
     run: &Run<'_>,
     spec: &ComposeSpec,
-    tree: &Tree,
+    live: &mut LiveRoot<'_>,
     packages: &[ImportedPackage],
 ) -> Result<Option<Initramfs>> {
-    let Some(kernel) = postprocess::find_kernel(tree)? else {
+    let Some(kernel) = postprocess::find_kernel(live.tree())? else {
         return Ok(None);
     };
     if spec.container || !spec.initramfs.enabled {
@@ -364,7 +449,6 @@ fn make_initramfs(
         .map(|p| p.date)
         .max();
     let job = initramfs::Job {
-        tree,
         kernel: &kernel.version,
         args: &spec.initramfs.args,
         epoch: super::source_date_epoch()?
@@ -373,7 +457,7 @@ fn make_initramfs(
         workdir: &run.scratch("initramfs")?,
     };
     run.reporter.step(Step::Initramfs, || {
-        let built = initramfs::build(&job, &run.store, run.reporter)?;
+        let built = initramfs::build(&job, live, run.reporter)?;
         let origin = if built.cached { "from cache" } else { "built" };
         let summary = format!(
             "{origin}, {} files, {:.1} MB",

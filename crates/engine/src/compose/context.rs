@@ -1,5 +1,8 @@
 //! What every compose verb opens first: cache, work directory, reporter.
 
+use std::sync::Mutex;
+use std::thread::JoinHandle;
+
 use anyhow::{Context as _, Result};
 use apt_ostree_fsx::WorkDir;
 use apt_ostree_model::compose::WorkOptions;
@@ -7,6 +10,8 @@ use apt_ostree_model::{ErrorKind, Kinded, Reporter};
 use apt_ostree_store::CacheRepo;
 use camino::{Utf8Path, Utf8PathBuf};
 use fn_error_context::context;
+
+use crate::rootfs::live::LiveRoot;
 
 /// Where the cache is when nobody says.
 const DEFAULT_CACHE: &str = "/var/cache/apt-ostree";
@@ -23,6 +28,14 @@ pub(super) struct Run<'r> {
     pub(super) work: WorkDir,
     /// How many threads to use.
     pub(super) threads: usize,
+    /// Threads that remove what is no longer needed; before `work`, which removes the rest.
+    removing: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.finish_removing();
+    }
 }
 
 impl<'r> Run<'r> {
@@ -78,11 +91,36 @@ impl<'r> Run<'r> {
             store,
             work,
             threads,
+            removing: Mutex::default(),
         })
+    }
+
+    /// Removes what a root has on disk, while other work goes on.
+    pub(super) fn remove_scratch(&self, live: LiveRoot<'_>) {
+        let dir = live.into_dir();
+        let thread = std::thread::spawn(move || {
+            // The work directory as a whole is removed at the end.
+            if let Err(error) = apt_ostree_fsx::remove_tree(&dir) {
+                tracing::debug!("leaving '{dir}' behind: {error}");
+            }
+        });
+        if let Ok(mut threads) = self.removing.lock() {
+            threads.push(thread);
+        }
+    }
+
+    fn finish_removing(&self) {
+        if let Ok(mut threads) = self.removing.lock() {
+            for thread in threads.drain(..) {
+                // A panic in it has been printed.
+                drop(thread.join());
+            }
+        }
     }
 
     /// Empties the work directory.
     pub(super) fn clear_scratch(&self) -> Result<()> {
+        self.finish_removing();
         for entry in self.work.path().read_dir_utf8()? {
             let path = entry?.into_path();
             apt_ostree_fsx::remove_tree(&path).with_context(|| format!("removing '{path}'"))?;

@@ -1,16 +1,24 @@
 //! From a finished tree to image files.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
-use apt_ostree_model::compose::{ComposeReport, ImageFormat, ImageOptions, ImageReport};
-use apt_ostree_model::{ErrorKind, Kinded, Step, Tree};
-use apt_ostree_oci::{BlobCache, Component, ComponentId, Image, ImageConfig, LayerEncoder};
+use apt_ostree_model::compose::{
+    ComposeReport, Compression, ImageFormat, ImageOptions, ImageReport,
+};
+use apt_ostree_model::{ErrorKind, ImportedPackage, Kinded, NullReporter, Step, Tree};
+use apt_ostree_oci::{
+    BlobCache, Component, ComponentId, Image, ImageConfig, LayerEncoder, LayerPlan,
+};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::build::Built;
 use super::context::{Run, utf8};
 use super::resolve::Resolved;
+use crate::postprocess::{self, Input, Options};
+use crate::rootfs::assemble;
 
 /// Label with the input hash of the compose.
 pub(super) const INPUT_HASH_LABEL: &str = "apt-ostree.inputhash";
@@ -114,24 +122,107 @@ fn encode(
     report: &ComposeReport,
 ) -> Result<Image> {
     let tree = built.image_tree(run)?;
-    let (components, owners) = owners(resolved, built, &tree);
-    let max_layers = options.max_layers.unwrap_or(DEFAULT_LAYERS);
-    let owner = |path: &str| owners.get(path).copied();
-    let plans = apt_ostree_oci::plan_layers(&tree, &owner, &components, max_layers)?;
+    let plans = plans(resolved, built, &tree, options)?;
     let cache = BlobCache::open(run.cachedir.as_std_path())?;
-    let encoder = LayerEncoder {
-        tree: &tree,
-        content: &run.store,
-        cache: &cache,
-        compression: options.compression,
-        timestamp: u64::try_from(built.timestamp).unwrap_or_default(),
-        threads: run.threads,
-        reporter: run.reporter,
-    };
-    let layers = encoder.encode(&plans)?;
+    let layers = encoder(run, built, &tree, &cache, options.compression).encode(&plans)?;
     let image = config(resolved, built, options, report)?.build(layers)?;
     cache.prune(BLOB_CACHE_LIMIT)?;
     Ok(image)
+}
+
+fn plans(
+    resolved: &Resolved,
+    built: &Built,
+    tree: &Tree,
+    options: &ImageOptions,
+) -> Result<Vec<LayerPlan>> {
+    let (components, owners) = owners(resolved, built, tree);
+    let max_layers = options.max_layers.unwrap_or(DEFAULT_LAYERS);
+    let owner = |path: &str| owners.get(path).copied();
+    apt_ostree_oci::plan_layers(tree, &owner, &components, max_layers)
+}
+
+fn encoder<'a>(
+    run: &'a Run<'_>,
+    built: &Built,
+    tree: &'a Tree,
+    cache: &'a BlobCache,
+    compression: Compression,
+) -> LayerEncoder<'a> {
+    LayerEncoder {
+        tree,
+        content: &run.store,
+        cache,
+        compression,
+        timestamp: u64::try_from(built.timestamp).unwrap_or_default(),
+        threads: run.threads,
+        reporter: run.reporter,
+    }
+}
+
+/// What will most likely be in the tree, while its scripts still run: the files of its packages.
+/// Layers of packages that no script changes come out the same.
+pub(super) struct Guess<'a> {
+    /// The packages, in the order of the plan.
+    pub(super) packages: Vec<ImportedPackage>,
+    /// Time of the commit in seconds since 1970.
+    pub(super) timestamp: i64,
+    /// What the treefile wants.
+    pub(super) options: &'a Options,
+    /// The images that will be made.
+    pub(super) image: &'a ImageOptions,
+}
+
+impl Guess<'_> {
+    /// Compresses layers into the cache until `stop` is set. A guess that can't be made is no error.
+    pub(super) fn warm(self, run: &Run<'_>, resolved: &Resolved, stop: &AtomicBool) {
+        if let Err(error) = self.try_warm(run, resolved, stop) {
+            run.reporter
+                .detail(format!("compressing no layers beforehand: {error:#}"));
+        }
+    }
+
+    fn try_warm(self, run: &Run<'_>, resolved: &Resolved, stop: &AtomicBool) -> Result<()> {
+        let mut tree = Tree::default();
+        let packages = assemble::in_order(self.packages.iter().collect());
+        assemble::unpack(&mut tree, &[], &packages, &[])?;
+        let input = Input {
+            content: &run.store,
+            packages: &self.packages,
+            options: self.options,
+        };
+        let tree = postprocess::apply_treefile(tree, input)?.tree;
+        let built = Built {
+            tree: postprocess::finish(tree, input, None)?.tree,
+            packages: self.packages,
+            kernel: None,
+            timestamp: self.timestamp,
+            version: None,
+        };
+        let tree = built.image_tree(run)?;
+        let mut plans = plans(resolved, &built, &tree, self.image)?;
+        plans.retain(|plan| plan.by_package);
+        // The large ones first: the fewer bytes are left at the end, the better.
+        plans.sort_by_cached_key(|plan| Reverse(size(&tree, plan)));
+        let cache = BlobCache::open(run.cachedir.as_std_path())?;
+        let encoder = LayerEncoder {
+            threads: 1,
+            reporter: &NullReporter,
+            ..encoder(run, &built, &tree, &cache, self.image.compression)
+        };
+        for plan in plans {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            encoder.encode(&[plan])?;
+        }
+        Ok(())
+    }
+}
+
+fn size(tree: &Tree, plan: &LayerPlan) -> u64 {
+    let files = plan.paths.iter().filter_map(|path| tree.file(path));
+    files.map(|file| file.size).sum()
 }
 
 /// Components are source packages; a path belongs to the package that ships it.

@@ -20,7 +20,7 @@ use apt_ostree_model::{ErrorKind, Kinded, Reporter};
 use apt_ostree_store::DamagedObject;
 use fn_error_context::context;
 
-use build::Built;
+use build::{Built, Wanted};
 use context::Run;
 use previous::Previous;
 use resolve::Resolved;
@@ -56,7 +56,12 @@ fn tree_in(run: &Run<'_>, request: &TreeRequest) -> Result<Outcome> {
         build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
     let (built, report) = mending(run, || {
-        let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+        let wanted = Wanted {
+            previous: &previous,
+            lint: &request.lint,
+            image: (!request.image.formats.is_empty()).then_some(&request.image),
+        };
+        let built = build::build(run, &resolved, &debs, wanted)?;
         let mut report = record::commit(run, request, &resolved, &built, &previous, &target)?;
         report.images = encode::images(run, &resolved, &built, &request.image, &report)?;
         Ok((built, report))
@@ -96,9 +101,15 @@ fn install_in(run: &Run<'_>, request: &InstallRequest) -> Result<Outcome> {
     };
     let tree = mending(run, || {
         let tree = if request.postprocess {
-            build::build(run, &resolved, &debs, &previous, &request.lint)?.tree
+            let wanted = Wanted {
+                previous: &previous,
+                lint: &request.lint,
+                image: None,
+            };
+            build::build(run, &resolved, &debs, wanted)?.tree
         } else {
-            build::configured(run, &resolved, &debs)?.tree
+            let configured = build::configured(run, &resolved, &debs, |_| {})?;
+            configured.live.tree().clone()
         };
         rootdir::export(run, &tree, &dest)?;
         Ok(tree)
@@ -130,7 +141,12 @@ fn rootfs_in(run: &Run<'_>, request: &RootfsRequest) -> Result<Outcome> {
         build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
     let built = mending(run, || {
-        let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+        let wanted = Wanted {
+            previous: &previous,
+            lint: &request.lint,
+            image: None,
+        };
+        let built = build::build(run, &resolved, &debs, wanted)?;
         rootdir::export(run, &built.image_tree(run)?, &dest)?;
         Ok(built)
     })?;
@@ -229,7 +245,12 @@ fn image_in(run: &Run<'_>, request: &ImageRequest) -> Result<Outcome> {
         build::Acquired::Stop(outcome) => return Ok(*outcome),
     };
     let (built, report) = mending(run, || {
-        let built = build::build(run, &resolved, &debs, &previous, &request.lint)?;
+        let wanted = Wanted {
+            previous: &previous,
+            lint: &request.lint,
+            image: Some(&request.image),
+        };
+        let built = build::build(run, &resolved, &debs, wanted)?;
         let mut report = record::report_without_commit(&resolved, &built, &previous)?;
         let output = (request.format, output.as_path());
         let image = encode::image_at(run, &resolved, &built, &request.image, &report, output)?;

@@ -22,6 +22,13 @@ const RESERVED: [&str; 7] = [
     "ostree",
 ];
 
+/// The order in which packages are laid over each other.
+pub fn in_order(mut packages: Vec<&ImportedPackage>) -> Vec<&ImportedPackage> {
+    // base-files ships the links of merged /usr that all other paths go through.
+    packages.sort_by_key(|p| p.name.as_str() != "base-files");
+    packages
+}
+
 /// Adds the data of `packages` to `tree`, which holds the packages of `before` already.
 ///
 /// What a package ships below `bin`, `sbin` or `lib*` goes below `usr` (merged /usr). Directories

@@ -5,6 +5,9 @@
 //! there is nothing to run a script with before its files are there, so they come first. The tree
 //! after each group is cached under a key of everything that went into it.
 
+use std::fmt::{self, Write as _};
+use std::ops::Range;
+
 use anyhow::{Context as _, Result};
 use apt_ostree_model::{
     Arch, ErrorKind, Event, IdLock, ImportedPackage, Kinded, Plan, Reporter, Sha256Digest, Step,
@@ -33,6 +36,18 @@ const SCAFFOLD: [(&str, u32, &str); 4] = [
     ("etc/resolv.conf", 0o644, ""),
 ];
 
+/// In the tree once debconf has its answers.
+const SEEDED: &str = "var/cache/debconf/.apt-ostree-seeded";
+
+/// Runs preinsts one after the other; stops with the exit code of the first that fails.
+const PREINST_DRIVER: &str = r#"preinst() {
+    echo "$2.preinst" >/run/apt-ostree-ci-state/running
+    cp -R "/run/apt-ostree-ci/$1" /var/lib/dpkg/tmp.ci
+    DPKG_MAINTSCRIPT_PACKAGE=$2 DPKG_MAINTSCRIPT_ARCH=$3 /var/lib/dpkg/tmp.ci/preinst install
+    rm -rf /var/lib/dpkg/tmp.ci
+}
+"#;
+
 /// Programs in scripts look up `localhost`.
 const HOSTS: (&str, u32, &str) = (
     "etc/hosts",
@@ -41,12 +56,11 @@ const HOSTS: (&str, u32, &str) = (
 );
 
 /// What configuring needs besides the store.
-#[derive(Debug)]
 pub struct Job<'a> {
     /// What to install.
     pub plan: &'a Plan,
-    /// The packages of the plan, in its order.
-    pub packages: &'a [ImportedPackage],
+    /// Gives the packages of a range of the plan; may wait until they are there.
+    pub packages: &'a (dyn Fn(Range<usize>) -> Result<Vec<&'a ImportedPackage>> + Sync),
     /// debconf answers, one `debconf-set-selections` line each.
     pub debconf: &'a [String],
     /// Ids to keep.
@@ -63,6 +77,16 @@ pub struct Job<'a> {
     pub force: bool,
 }
 
+impl fmt::Debug for Job<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("packages", &self.plan.packages.len())
+            .field("epoch", &self.epoch)
+            .field("workdir", &self.workdir)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How much work there was.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Stats {
@@ -72,11 +96,10 @@ pub struct Stats {
     pub cached: usize,
 }
 
-/// A group of the plan with the keys of its result.
-struct Group<'a> {
+/// A group of the plan: its range and the key of its result.
+struct Group {
     number: u32,
-    packages: Vec<&'a ImportedPackage>,
-    epoch: i64,
+    range: Range<usize>,
     key: String,
 }
 
@@ -85,51 +108,58 @@ struct Group<'a> {
 /// # Errors
 /// When packages conflict on disk, or a maintainer script fails; the message names package and
 /// script and has its last lines.
-pub fn configure(
+pub fn configure<'s>(
     job: &Job<'_>,
-    store: &CacheRepo,
+    store: &'s CacheRepo,
     reporter: &dyn Reporter,
-) -> Result<(Tree, Stats)> {
+) -> Result<(LiveRoot<'s>, Stats)> {
     let groups = groups(job);
-    let (mut next, mut tree) = (0, job.base.clone());
-    if !job.force {
-        for (index, group) in groups.iter().enumerate().rev() {
-            if let Some(cached) = load(job, store, &group.key)? {
-                (next, tree) = (index + 1, cached);
-                break;
-            }
-        }
-    }
+    let (next, tree) = start(job, store, &groups)?;
+    let total = job.plan.packages.len();
     let mut stats = Stats {
-        cached: groups[..next].iter().map(|g| g.packages.len()).sum(),
+        cached: groups.get(next).map_or(total, |g| g.range.start),
         configured: 0,
     };
-    for index in next..groups.len() {
-        let group = &groups[index];
-        let before: Vec<&ImportedPackage> = groups[..index]
-            .iter()
-            .flat_map(|g| g.packages.iter().copied())
-            .collect();
-        let mut run = GroupRun {
+    let mut live = LiveRoot::new(store, job.workdir.join("root"), tree);
+    for group in &groups[next..] {
+        let (before, packages) = (
+            (job.packages)(0..group.range.start)?,
+            (job.packages)(group.range.clone())?,
+        );
+        let newest = before.iter().chain(&packages).map(|p| p.date).max();
+        let run = GroupRun {
             job,
             store,
             reporter,
             before: &before,
+            packages: &packages,
             group,
+            epoch: job.epoch.or(newest).unwrap_or_default(),
         };
-        tree = run.run_locked(&tree)?;
-        stats.configured += group.packages.len();
-        let total = job.packages.len() as u64;
-        let done = (stats.cached + stats.configured) as u64;
+        run.run_locked(&mut live)?;
+        stats.configured += packages.len();
         reporter.report(Event::StepProgress {
             step: Step::Configure,
-            done,
-            total,
+            done: group.range.end as u64,
+            total: total as u64,
             bytes: false,
             item: None,
         });
     }
-    Ok((finish(job, store, tree)?, stats))
+    finish(job, store, &mut live)?;
+    Ok((live, stats))
+}
+
+/// The first group that has to run, and the tree that it starts from.
+fn start(job: &Job<'_>, store: &CacheRepo, groups: &[Group]) -> Result<(usize, Tree)> {
+    if !job.force {
+        for (index, group) in groups.iter().enumerate().rev() {
+            if let Some(cached) = load(job, store, &group.key)? {
+                return Ok((index + 1, cached));
+            }
+        }
+    }
+    Ok((0, job.base.clone()))
 }
 
 /// A cached state, if there is one that agrees with the id lock.
@@ -155,21 +185,7 @@ fn sha256_text(text: &str) -> String {
     Sha256Digest::new(openssl::sha::sha256(text.as_bytes())).to_string()
 }
 
-fn groups<'a>(job: &Job<'a>) -> Vec<Group<'a>> {
-    let mut groups: Vec<Group<'a>> = Vec::new();
-    for (planned, package) in job.plan.packages.iter().zip(job.packages) {
-        if groups.last().is_none_or(|g| g.number != planned.group) {
-            groups.push(Group {
-                number: planned.group,
-                packages: Vec::new(),
-                epoch: 0,
-                key: String::new(),
-            });
-        }
-        if let Some(group) = groups.last_mut() {
-            group.packages.push(package);
-        }
-    }
+fn groups(job: &Job<'_>) -> Vec<Group> {
     let debconf = job.debconf.join("\n");
     let start = format!(
         "configure {CONFIGURE_VERSION} {} {:?} {:?}\n{}\n{debconf}",
@@ -178,30 +194,25 @@ fn groups<'a>(job: &Job<'a>) -> Vec<Group<'a>> {
         job.epoch,
         job.base_key
     );
-    let (mut key, mut epoch) = (sha256_text(&start), 0);
-    for group in &mut groups {
-        let newest = group
-            .packages
-            .iter()
-            .map(|p| p.date)
-            .max()
-            .unwrap_or_default();
-        epoch = epoch.max(newest);
-        let mut hashes: Vec<String> = group
-            .packages
-            .iter()
-            .map(|p| p.sha256.to_string())
-            .collect();
+    let (mut key, mut groups) = (sha256_text(&start), Vec::new());
+    let mut at = 0;
+    for packages in job.plan.packages.chunk_by(|a, b| a.group == b.group) {
+        let mut hashes: Vec<String> = packages.iter().map(|p| p.sha256.to_string()).collect();
         hashes.sort();
         key = sha256_text(&format!("{key} {}", hashes.join(" ")));
-        group.key.clone_from(&key);
-        group.epoch = job.epoch.unwrap_or(epoch);
+        groups.push(Group {
+            number: packages[0].group,
+            range: at..at + packages.len(),
+            key: key.clone(),
+        });
+        at += packages.len();
     }
     groups
 }
 
 /// Takes the scaffold away and completes what dpkg leaves to apt.
-fn finish(job: &Job<'_>, store: &CacheRepo, mut tree: Tree) -> Result<Tree> {
+fn finish(job: &Job<'_>, store: &CacheRepo, live: &mut LiveRoot<'_>) -> Result<()> {
+    let mut tree = live.tree().clone();
     let status = content::read_text(&tree, store, "var/lib/dpkg/status")?;
     if let Some((package, state)) = dpkgdb::not_installed(&status).first() {
         let message = format!("package '{package}' is '{state}' after configuring");
@@ -212,6 +223,7 @@ fn finish(job: &Job<'_>, store: &CacheRepo, mut tree: Tree) -> Result<Tree> {
             tree.remove(path);
         }
     }
+    tree.remove(SEEDED);
     let states = dpkgdb::extended_states(&job.plan.packages, &job.plan.arch);
     content::write(
         &mut tree,
@@ -220,82 +232,62 @@ fn finish(job: &Job<'_>, store: &CacheRepo, mut tree: Tree) -> Result<Tree> {
         0o644,
         states.as_bytes(),
     )?;
-    Ok(tree)
+    live.set(tree)
 }
 
-struct GroupRun<'a> {
-    job: &'a Job<'a>,
-    store: &'a CacheRepo,
-    reporter: &'a dyn Reporter,
-    before: &'a [&'a ImportedPackage],
-    group: &'a Group<'a>,
+struct GroupRun<'g, 'p> {
+    job: &'g Job<'p>,
+    store: &'g CacheRepo,
+    reporter: &'g dyn Reporter,
+    before: &'g [&'p ImportedPackage],
+    packages: &'g [&'p ImportedPackage],
+    group: &'g Group,
+    epoch: i64,
 }
 
-impl GroupRun<'_> {
+impl GroupRun<'_, '_> {
     /// Runs the group; once more with the locked accounts made beforehand when its ids disagree
     /// with the lock.
-    fn run_locked(&mut self, start: &Tree) -> Result<Tree> {
-        let tree = self.run(start, None)?;
-        let wrong = accounts::disagreements(&tree, self.store, self.job.lock)?;
+    fn run_locked(&self, live: &mut LiveRoot<'_>) -> Result<()> {
+        let start = live.tree().clone();
+        self.run(live, None)?;
+        let wrong = accounts::disagreements(live.tree(), self.store, self.job.lock)?;
         if wrong.is_empty() {
-            self.store.save_tree(&self.group.key, &tree)?;
-            return Ok(tree);
+            return self.store.save_tree(&self.group.key, live.tree());
         }
         self.reporter.detail(format!(
             "running group {} again with locked ids: {}",
             self.group.number,
             wrong.join(", ")
         ));
-        let tree = self.run(start, Some(self.job.lock))?;
-        self.store
-            .save_tree(&locked_key(&self.group.key, self.job.lock), &tree)?;
-        Ok(tree)
+        live.set(start)?;
+        self.run(live, Some(self.job.lock))?;
+        let key = locked_key(&self.group.key, self.job.lock);
+        self.store.save_tree(&key, live.tree())
     }
 
-    fn run(&mut self, start: &Tree, lock: Option<&IdLock>) -> Result<Tree> {
-        let dir = self.job.workdir.join(format!(
-            "group-{}{}",
-            self.group.number,
-            if lock.is_some() { "-locked" } else { "" }
-        ));
-        std::fs::create_dir_all(&dir).with_context(|| format!("creating '{dir}'"))?;
-        let mut live = LiveRoot::new(
-            self.store,
-            dir.join("root"),
-            start.clone(),
-            self.group.epoch,
-        );
-        std::fs::create_dir_all(dir.join("root"))?;
+    fn run(&self, live: &mut LiveRoot<'_>, lock: Option<&IdLock>) -> Result<()> {
+        // As when the group starts from a cached state.
+        live.refresh()?;
+        live.set_epoch(self.epoch);
         if self.group.number == 0 && self.before.is_empty() {
-            self.bootstrap(&mut live, &dir, lock)?;
+            self.bootstrap(live, lock)?;
         } else {
             if let Some(lock) = lock {
                 let mut tree = live.tree().clone();
                 accounts::precreate(&mut tree, self.store, lock)?;
                 live.set(tree)?;
             }
-            self.seed_debconf(&mut live)?;
-            self.preinsts(&mut live, &dir, &self.group.packages)?;
+            self.seed_debconf(live)?;
+            self.preinsts(live, self.packages)?;
             let tree = self.unpacked(live.tree().clone())?;
             live.set(tree)?;
         }
-        self.configure_all(&mut live)?;
-        let mut tree = live.into_tree();
-        if let Err(error) = apt_ostree_fsx::remove_tree(&dir) {
-            self.reporter
-                .detail(format!("leaving '{dir}' behind: {error}"));
-        }
-        tree.remove("var/lib/dpkg/tmp.ci");
-        Ok(tree)
+        self.configure_all(live)
     }
 
     /// The first group: its files come first, because there is no shell without them.
-    fn bootstrap(
-        &self,
-        live: &mut LiveRoot<'_>,
-        dir: &Utf8Path,
-        lock: Option<&IdLock>,
-    ) -> Result<()> {
+    fn bootstrap(&self, live: &mut LiveRoot<'_>, lock: Option<&IdLock>) -> Result<()> {
         let mut tree = live.tree().clone();
         let arch = &self.job.plan.arch;
         dpkgdb::init(&mut tree, self.store, arch, &foreign_arches(self.job.plan))?;
@@ -312,14 +304,14 @@ impl GroupRun<'_> {
         live.set(tree)?;
         let is_base = |p: &&&ImportedPackage| p.name.as_str() == "base-passwd";
         let (base, others): (Vec<&ImportedPackage>, Vec<&ImportedPackage>) =
-            self.group.packages.iter().partition(|p| is_base(p));
-        self.preinsts(live, dir, &base)?;
+            self.packages.iter().partition(|p| is_base(p));
+        self.preinsts(live, &base)?;
         if let Some(lock) = lock {
             let mut tree = live.tree().clone();
             accounts::precreate(&mut tree, self.store, lock)?;
             live.set(tree)?;
         }
-        self.preinsts(live, dir, &others)
+        self.preinsts(live, &others)
     }
 
     /// `tree` with the group's files and database entries.
@@ -329,33 +321,24 @@ impl GroupRun<'_> {
             self.store,
             "var/lib/dpkg/diversions",
         )?);
-        let mut packages = self.group.packages.clone();
         // netbase makes the hosts file unless there is one: ours would keep it from that.
         let is_ours =
             |tree: &Tree| content::read_text(tree, self.store, HOSTS.0).map(|text| text == HOSTS.2);
-        if packages.iter().any(|p| p.name.as_str() == "netbase") && is_ours(&tree)? {
+        if self.packages.iter().any(|p| p.name.as_str() == "netbase") && is_ours(&tree)? {
             tree.remove(HOSTS.0);
         }
-        // base-files ships the links of merged /usr that all other paths go through.
-        packages.sort_by_key(|p| p.name.as_str() != "base-files");
+        let packages = assemble::in_order(self.packages.to_vec());
         assemble::unpack(&mut tree, self.before, &packages, &diversions)?;
-        dpkgdb::add_unpacked(&mut tree, self.store, &self.group.packages)?;
+        dpkgdb::add_unpacked(&mut tree, self.store, self.packages)?;
         Ok(tree)
     }
 
+    /// Gives debconf the answers as soon as it is there, once.
     fn seed_debconf(&self, live: &mut LiveRoot<'_>) -> Result<()> {
-        let fresh = !content::read_text(
-            live.tree(),
-            self.store,
-            "var/cache/debconf/.apt-ostree-seeded",
-        )?
-        .is_empty();
+        let tree = live.tree();
         if self.job.debconf.is_empty()
-            || fresh
-            || live
-                .tree()
-                .resolve("usr/bin/debconf-set-selections")
-                .is_none()
+            || tree.contains(SEEDED)
+            || tree.resolve("usr/bin/debconf-set-selections").is_none()
         {
             return Ok(());
         }
@@ -364,56 +347,40 @@ impl GroupRun<'_> {
         script.stdin = text.as_bytes();
         live.run(&script, self.reporter)?;
         let mut tree = live.tree().clone();
-        content::write(
-            &mut tree,
-            self.store,
-            "var/cache/debconf/.apt-ostree-seeded",
-            0o644,
-            b"1\n",
-        )?;
+        content::write(&mut tree, self.store, SEEDED, 0o644, b"1\n")?;
         live.set(tree)
     }
 
-    fn preinsts(
-        &self,
-        live: &mut LiveRoot<'_>,
-        dir: &Utf8Path,
-        packages: &[&ImportedPackage],
-    ) -> Result<()> {
+    /// Runs the preinsts of `packages` where dpkg puts them, `tmp.ci`, each beside its package's
+    /// other control files.
+    fn preinsts(&self, live: &mut LiveRoot<'_>, packages: &[&ImportedPackage]) -> Result<()> {
+        let control = self.job.workdir.join(format!("ci-{}", self.group.number));
+        let mut driver = String::from(PREINST_DRIVER);
         for package in packages {
             if package.members.contains_key("preinst") {
-                self.preinst(live, dir, package)?;
+                let name = format!("{}_{}", package.name, package.arch);
+                write_control_dir(&control.join(&name), package)?;
+                let words = [&name, package.name.as_str(), package.arch.as_str()];
+                let _ = writeln!(driver, "preinst {}", words.join(" "));
             }
         }
-        Ok(())
-    }
-
-    /// Runs one preinst where dpkg puts it, `tmp.ci`, beside the package's other control files.
-    fn preinst(
-        &self,
-        live: &mut LiveRoot<'_>,
-        dir: &Utf8Path,
-        package: &ImportedPackage,
-    ) -> Result<()> {
-        let control = write_control_dir(
-            &dir.join(format!("ci-{}-{}", package.name, package.arch)),
-            package,
-        )?;
-        let name = format!("{}.preinst", package.name);
-        let mut script = Script::new(
-            &name,
-            &[
-                "/bin/sh",
-                "-c",
-                "cp -R /run/apt-ostree-ci /var/lib/dpkg/tmp.ci && { /var/lib/dpkg/tmp.ci/preinst install; r=$?; rm -rf /var/lib/dpkg/tmp.ci; exit $r; }",
-            ],
-        );
-        script.binds = vec![Bind {
-            source: control,
-            target: "/run/apt-ostree-ci".into(),
-            writable: false,
-        }];
-        script.env = maintscript_env(package, "preinst");
+        if !control.exists() {
+            return Ok(());
+        }
+        let mut script = Script::new("preinst", &["/bin/sh", "-eu", "/run/apt-ostree-ci/driver"]);
+        std::fs::write(control.join("driver"), driver)
+            .with_context(|| format!("writing '{control}/driver'"))?;
+        let state = self.job.workdir.join("ci-state");
+        std::fs::create_dir_all(&state).with_context(|| format!("creating '{state}'"))?;
+        script.binds = [(control, "ci", false), (state.clone(), "ci-state", true)]
+            .map(|(source, name, writable)| Bind {
+                source,
+                target: format!("/run/apt-ostree-{name}").into(),
+                writable,
+            })
+            .into();
+        script.env = preinst_env(self.job.plan);
+        script.running = Some(state.join("running"));
         live.run(&script, self.reporter)
     }
 
@@ -426,13 +393,12 @@ impl GroupRun<'_> {
 
     fn describe(&self) -> String {
         let names: Vec<&str> = self
-            .group
             .packages
             .iter()
             .map(|p| p.name.as_str())
             .take(4)
             .collect();
-        let more = self.group.packages.len().saturating_sub(names.len());
+        let more = self.packages.len().saturating_sub(names.len());
         let rest = if more > 0 {
             format!(" and {more} more")
         } else {
@@ -450,19 +416,19 @@ fn foreign_arches(plan: &Plan) -> Vec<Arch> {
         .collect()
 }
 
-/// The variables that dpkg sets for a script of a package.
-fn maintscript_env(package: &ImportedPackage, script: &str) -> Vec<(&'static str, String)> {
-    vec![
-        ("DPKG_MAINTSCRIPT_PACKAGE", package.name.to_string()),
+/// The variables that dpkg sets for preinsts, besides those that name the package.
+fn preinst_env(plan: &Plan) -> Vec<(&'static str, String)> {
+    let mut env = vec![
         ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1".to_owned()),
-        ("DPKG_MAINTSCRIPT_ARCH", package.arch.to_string()),
-        ("DPKG_MAINTSCRIPT_NAME", script.to_owned()),
+        ("DPKG_MAINTSCRIPT_NAME", "preinst".to_owned()),
         ("DPKG_MAINTSCRIPT_DEBUG", "0".to_owned()),
-        ("DPKG_RUNNING_VERSION", "1.21.0".to_owned()),
         ("DPKG_ADMINDIR", "/var/lib/dpkg".to_owned()),
         ("DPKG_ROOT", String::new()),
         ("DPKG_FORCE", "security-mac,downgrade".to_owned()),
-    ]
+    ];
+    let dpkg = plan.packages.iter().find(|p| p.name.as_str() == "dpkg");
+    env.extend(dpkg.map(|p| ("DPKG_RUNNING_VERSION", p.version.to_string())));
+    env
 }
 
 fn write_control_dir(dir: &Utf8Path, package: &ImportedPackage) -> Result<Utf8PathBuf> {

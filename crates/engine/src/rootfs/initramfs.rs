@@ -56,8 +56,6 @@ pub struct Initramfs {
 /// What to build.
 #[derive(Debug)]
 pub struct Job<'a> {
-    /// The configured tree, with prepare-root.conf in place.
-    pub tree: &'a Tree,
     /// Kernel version: the name of the directory below `usr/lib/modules`.
     pub kernel: &'a str,
     /// More dracut arguments.
@@ -80,22 +78,23 @@ struct Inputs {
 /// # Errors
 /// When the tree has no dracut, or dracut fails or reports an error.
 #[context("building the initramfs for kernel {}", job.kernel)]
-pub fn build(job: &Job<'_>, store: &CacheRepo, reporter: &dyn Reporter) -> Result<Initramfs> {
-    if job.tree.resolve("usr/bin/dracut").is_none() {
+pub fn build(job: &Job<'_>, live: &mut LiveRoot<'_>, reporter: &dyn Reporter) -> Result<Initramfs> {
+    let (tree, store) = (live.tree().clone(), live.store());
+    if tree.resolve("usr/bin/dracut").is_none() {
         let error = Kinded::new(
             ErrorKind::InvalidInput,
             "the tree has a kernel but no 'dracut' to make an initramfs with",
         );
         return Err(error.with_hint("add 'dracut' and 'ostree-boot' to packages, or set 'initramfs: false' or 'container: true'").into());
     }
-    let key = format!("initramfs-{}", key(job, store)?);
-    if let Some(found) = load(job, store, &key)? {
+    let key = format!("initramfs-{}", key(job, &tree, store)?);
+    if let Some(found) = load(&tree, store, &key)? {
         return Ok(found);
     }
-    let archive = run_dracut(job, store, reporter)?;
+    let archive = run_dracut(job, live, reporter)?;
     let paths = cpio_paths(&mut BufReader::new(std::fs::File::open(&archive)?))?;
-    let image = compress(job, store, &archive)?;
-    save(job, store, &key, &image, &paths)?;
+    let image = compress(&tree, store, &archive)?;
+    save(&tree, store, &key, (&image, &paths))?;
     Ok(Initramfs {
         file: image,
         paths,
@@ -103,7 +102,7 @@ pub fn build(job: &Job<'_>, store: &CacheRepo, reporter: &dyn Reporter) -> Resul
     })
 }
 
-fn load(job: &Job<'_>, store: &CacheRepo, key: &str) -> Result<Option<Initramfs>> {
+fn load(tree: &Tree, store: &CacheRepo, key: &str) -> Result<Option<Initramfs>> {
     let Some(saved) = store.load_tree(key)? else {
         return Ok(None);
     };
@@ -119,7 +118,7 @@ fn load(job: &Job<'_>, store: &CacheRepo, key: &str) -> Result<Option<Initramfs>
     let same = inputs
         .files
         .iter()
-        .all(|(path, checksum)| checksum_at(job.tree, path) == *checksum);
+        .all(|(path, checksum)| checksum_at(tree, path) == *checksum);
     let paths = inputs.files.into_keys().collect();
     Ok(same.then(|| Initramfs {
         file: file.clone(),
@@ -128,16 +127,21 @@ fn load(job: &Job<'_>, store: &CacheRepo, key: &str) -> Result<Option<Initramfs>
     }))
 }
 
-fn save(job: &Job<'_>, store: &CacheRepo, key: &str, image: &File, paths: &[String]) -> Result<()> {
+fn save(
+    tree: &Tree,
+    store: &CacheRepo,
+    key: &str,
+    (image, paths): (&File, &[String]),
+) -> Result<()> {
     let files = paths
         .iter()
-        .map(|path| (path.clone(), checksum_at(job.tree, path)))
+        .map(|path| (path.clone(), checksum_at(tree, path)))
         .collect();
     let inputs = serde_json::to_vec(&Inputs { files })?;
-    let mut tree = Tree::default();
-    tree.insert("initramfs.img", Node::File(image.clone()))?;
-    content::write(&mut tree, store, "inputs.json", 0o644, &inputs)?;
-    store.save_tree(key, &tree)
+    let mut saved = Tree::default();
+    saved.insert("initramfs.img", Node::File(image.clone()))?;
+    content::write(&mut saved, store, "inputs.json", 0o644, &inputs)?;
+    store.save_tree(key, &saved)
 }
 
 fn checksum_at(tree: &Tree, path: &str) -> Option<Sha256Digest> {
@@ -145,14 +149,14 @@ fn checksum_at(tree: &Tree, path: &str) -> Option<Sha256Digest> {
 }
 
 /// The hash of everything that decides what dracut takes in.
-fn key(job: &Job<'_>, store: &CacheRepo) -> Result<String> {
-    let names = mentioned_names(job.tree, store)?;
+fn key(job: &Job<'_>, tree: &Tree, store: &CacheRepo) -> Result<String> {
+    let names = mentioned_names(tree, store)?;
     let modules = format!("usr/lib/modules/{}", job.kernel);
     let mut text = format!(
         "{INITRAMFS_VERSION} {ZSTD_LEVEL} {} {} {:?}\n",
         job.kernel, job.epoch, job.args
     );
-    for (path, node) in job.tree.walk() {
+    for (path, node) in tree.walk() {
         let below = |dir: &str| {
             path.strip_prefix(dir)
                 .is_some_and(|rest| rest.starts_with('/'))
@@ -230,14 +234,12 @@ impl Names {
 /// Runs dracut with its output in a directory of ours and returns the uncompressed archive.
 fn run_dracut(
     job: &Job<'_>,
-    store: &CacheRepo,
+    live: &mut LiveRoot<'_>,
     reporter: &dyn Reporter,
 ) -> Result<camino::Utf8PathBuf> {
     let out = job.workdir.join("dracut");
-    let root = job.workdir.join("dracut-root");
-    for dir in [&out, &root, &out.join("tmp")] {
-        std::fs::create_dir_all(dir).with_context(|| format!("creating '{dir}'"))?;
-    }
+    let tmp = out.join("tmp");
+    std::fs::create_dir_all(&tmp).with_context(|| format!("creating '{tmp}'"))?;
     let mut argv = vec![
         "dracut",
         "--force",
@@ -261,7 +263,8 @@ fn run_dracut(
         target: "/run/apt-ostree-out".into(),
         writable: true,
     }];
-    let mut live = LiveRoot::new(store, root, job.tree.clone(), job.epoch);
+    live.refresh()?;
+    live.set_epoch(job.epoch);
     let watcher = ErrorLines::new(reporter);
     live.run(&script, &watcher)?;
     if let Some(line) = watcher.first() {
@@ -307,8 +310,8 @@ impl Reporter for ErrorLines<'_> {
 }
 
 /// Compresses the archive, behind an uncompressed one with CPU microcode if the tree has any.
-fn compress(job: &Job<'_>, store: &CacheRepo, archive: &Utf8Path) -> Result<File> {
-    let mut image = microcode(job.tree, store)?;
+fn compress(tree: &Tree, store: &CacheRepo, archive: &Utf8Path) -> Result<File> {
+    let mut image = microcode(tree, store)?;
     let mut encoder = zstd::stream::write::Encoder::new(&mut image, ZSTD_LEVEL)?;
     std::io::copy(&mut std::fs::File::open(archive)?, &mut encoder)?;
     encoder.finish()?;

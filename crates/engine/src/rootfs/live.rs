@@ -1,7 +1,12 @@
 //! A tree as real files that scripts can run in, without ever touching a cached object.
 //!
-//! The root is an overlay: hard-link checkouts of trees as read-only lower layers, and an upper
-//! layer per run that is scanned and then becomes the topmost lower layer itself.
+//! The root is an overlay: a hard-link checkout of the first tree, layers with what later trees
+//! added to it, and an upper layer per run that is scanned and then becomes the topmost lower layer
+//! itself. Nothing is deleted while the root lives: ext4 looks at each inode that was freed in the
+//! last minutes before it takes another one.
+
+use std::fs::File;
+use std::io::Read as _;
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::{ErrorKind, Event, Kinded, Reporter, Tree};
@@ -9,9 +14,10 @@ use apt_ostree_sandbox::{Bind, Root, Sandbox};
 use apt_ostree_store::CacheRepo;
 use camino::{Utf8Path, Utf8PathBuf};
 use fn_error_context::context;
+use rustix::fs::{Mode, OFlags};
 
-/// More lower layers than this are joined to one again: mount(2) takes one page of options.
-const MAX_LAYERS: usize = 12;
+/// More lower layers than this are joined to one again: each is looked into for every new name.
+const MAX_LAYERS: usize = 64;
 
 /// A tree and the directories that show it.
 #[derive(Debug)]
@@ -21,6 +27,9 @@ pub struct LiveRoot<'a> {
     tree: Tree,
     /// Topmost first; empty until something runs.
     layers: Vec<Utf8PathBuf>,
+    /// What the lowest `settled` layers show; the layers above it are of runs since then.
+    base: Tree,
+    settled: usize,
     made: usize,
     epoch: i64,
 }
@@ -38,6 +47,8 @@ pub struct Script<'s> {
     pub binds: Vec<Bind>,
     /// Standard input.
     pub stdin: &'s [u8],
+    /// A file of the host in which a program that runs others leaves the name of the current one.
+    pub running: Option<Utf8PathBuf>,
 }
 
 impl<'s> Script<'s> {
@@ -49,20 +60,47 @@ impl<'s> Script<'s> {
             env: Vec::new(),
             binds: Vec::new(),
             stdin: b"",
+            running: None,
         }
     }
 }
 
+impl Script<'_> {
+    /// Who runs, as far as the program tells.
+    fn running(&self) -> String {
+        let name = self
+            .running
+            .as_deref()
+            .and_then(|path| read_name(path).ok());
+        name.filter(|name| !name.is_empty())
+            .unwrap_or_else(|| self.name.to_owned())
+    }
+}
+
+/// Reads a name from a file that hostile programs can write and replace.
+fn read_name(path: &Utf8Path) -> std::io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path.as_str(), flags, Mode::empty())?);
+    let mut name = String::new();
+    if file.metadata()?.is_file() {
+        file.take(256).read_to_string(&mut name)?;
+    }
+    Ok(name.trim().to_owned())
+}
+
 impl<'a> LiveRoot<'a> {
-    /// Starts from `tree`; `dir` is an empty directory on the file system of the store.
-    pub const fn new(store: &'a CacheRepo, dir: Utf8PathBuf, tree: Tree, epoch: i64) -> Self {
+    /// Starts from `tree`; `dir` is an empty directory on the file system of the store, which the
+    /// owner of this value removes.
+    pub fn new(store: &'a CacheRepo, dir: Utf8PathBuf, tree: Tree) -> Self {
         Self {
             store,
             dir,
             tree,
             layers: Vec::new(),
+            base: Tree::default(),
+            settled: 0,
             made: 0,
-            epoch,
+            epoch: 0,
         }
     }
 
@@ -71,9 +109,20 @@ impl<'a> LiveRoot<'a> {
         &self.tree
     }
 
-    /// Gives the tree back.
-    pub fn into_tree(self) -> Tree {
-        self.tree
+    /// Where the contents of the tree are.
+    pub const fn store(&self) -> &'a CacheRepo {
+        self.store
+    }
+
+    /// Ends the root; its directory can be removed.
+    pub fn into_dir(self) -> Utf8PathBuf {
+        self.dir
+    }
+
+    /// Sets the time that scripts see as `SOURCE_DATE_EPOCH`, and that directories get which they
+    /// change, in seconds since 1970.
+    pub const fn set_epoch(&mut self, epoch: i64) {
+        self.epoch = epoch;
     }
 
     /// Replaces the tree, for example after packages were added to it.
@@ -82,13 +131,37 @@ impl<'a> LiveRoot<'a> {
     /// When the difference can't be written to disk.
     #[context("preparing the root for scripts")]
     pub fn set(&mut self, tree: Tree) -> Result<()> {
-        if !self.layers.is_empty() {
-            let layer = self.new_dir("diff")?;
-            self.store.checkout_diff(&self.tree, &tree, &layer)?;
-            self.layers.insert(0, layer);
-        }
         self.tree = tree;
+        if self.settled == 0 {
+            return Ok(());
+        }
+        if self.settled >= MAX_LAYERS {
+            return self.check_out();
+        }
+        let layer = self.new_dir("diff")?;
+        self.store.checkout_diff(&self.base, &self.tree, &layer)?;
+        self.layers.drain(..self.layers.len() - self.settled);
+        self.layers.insert(0, layer);
+        self.settle();
         Ok(())
+    }
+
+    /// Makes the root look as if the tree had just been checked out: what scripts wrote loses its
+    /// times.
+    ///
+    /// # Errors
+    /// As [`LiveRoot::set`].
+    pub fn refresh(&mut self) -> Result<()> {
+        if self.layers.len() == self.settled {
+            return Ok(());
+        }
+        let tree = std::mem::take(&mut self.tree);
+        self.set(tree)
+    }
+
+    fn settle(&mut self) {
+        self.settled = self.layers.len();
+        self.base = self.tree.clone();
     }
 
     /// Runs a program in the root, reports its output, and takes what it changed into the tree.
@@ -116,7 +189,7 @@ impl<'a> LiveRoot<'a> {
             .run(&script.argv, script.stdin, &mut on_line)
             .with_context(|| format!("running '{}'", script.name))?;
         finished
-            .require_success(script.name)
+            .require_success(&script.running())
             .map_err(|e| e.with_hint("run again with --keep-workdir to look at the tree"))?;
         self.absorb(&upper)
     }
@@ -146,21 +219,27 @@ impl<'a> LiveRoot<'a> {
         Ok(())
     }
 
-    /// Makes the lower layers when there are none, or one of many.
+    /// Makes the lower layers when there are none, or fewer of many.
     fn materialise(&mut self) -> Result<()> {
-        if !self.layers.is_empty() && self.layers.len() < MAX_LAYERS {
-            return Ok(());
+        match self.layers.len() {
+            0 => self.check_out(),
+            MAX_LAYERS.. => self.refresh(),
+            _ => Ok(()),
         }
+    }
+
+    fn check_out(&mut self) -> Result<()> {
         let dir = self.new_dir("root")?;
         self.store.checkout(&self.tree, &dir)?;
         self.layers = vec![dir];
+        self.settle();
         Ok(())
     }
 
     fn new_dir(&mut self, kind: &str) -> Result<Utf8PathBuf> {
         self.made += 1;
         let dir = self.dir.join(format!("{}-{kind}", self.made));
-        std::fs::create_dir(&dir).with_context(|| format!("creating '{dir}'"))?;
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating '{dir}'"))?;
         Ok(dir)
     }
 

@@ -58,6 +58,7 @@ fn request(path: &Utf8Path) -> ImportRequest {
         name: fields[0].parse().unwrap(),
         version: fields[1].parse().unwrap(),
         arch: fields[2].parse().unwrap(),
+        stage: 0,
     }
 }
 
@@ -207,6 +208,7 @@ fn a_malformed_package_is_named() {
         name: "foo".parse().unwrap(),
         version: "1.0".parse().unwrap(),
         arch: "all".parse().unwrap(),
+        stage: 0,
     };
     let error = import(&fixture.cache, &[request]).unwrap_err();
     assert_eq!(kind(&error), ErrorKind::InvalidPackage, "{error:#}");
