@@ -268,7 +268,8 @@ fn create(dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
     )?)
 }
 
-fn finish_file(fd: &impl AsFd, meta: &Meta) -> Result<()> {
+/// Gives a written file its metadata and the time 0.
+pub(crate) fn finish_file(fd: &impl AsFd, meta: &Meta) -> Result<()> {
     set_meta(fd, meta)?;
     set_time(fd.as_fd(), 0)?;
     Ok(())

@@ -2,13 +2,15 @@
 
 use std::fs::File as DiskFile;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use anyhow::{Context as _, Result};
 use apt_ostree_model::{ContentReader, File, Meta, Node, Sha256Digest, Symlink};
 use camino::Utf8Path;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::checkout::finish_file;
 use crate::object;
 use crate::xattr;
 
@@ -119,6 +121,44 @@ impl ContentDir {
                 }))
             }
             _ => Err(io::Error::other("it is neither a file nor a link")),
+        }
+    }
+
+    /// A nameless file that can become an object.
+    pub(crate) fn create(&self) -> Result<DiskFile> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.dir, ".", flags, Mode::RUSR | Mode::WUSR);
+        Ok(fd.context("creating an object")?.into())
+    }
+
+    /// Makes a written file the object `checksum`, as a `bare` repository has it: with its owner,
+    /// mode and attributes, and the time 0. That object may be there already.
+    pub(crate) fn place(
+        &self,
+        file: &DiskFile,
+        meta: &Meta,
+        checksum: &Sha256Digest,
+    ) -> Result<()> {
+        finish_file(file, meta)?;
+        let (from, to) = (
+            format!("/proc/self/fd/{}", file.as_raw_fd()),
+            object::content_path(checksum),
+        );
+        let link =
+            || rustix::fs::linkat(CWD, from.as_str(), &self.dir, &to, AtFlags::SYMLINK_FOLLOW);
+        let linked = match link() {
+            Err(Errno::NOENT) => {
+                let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+                match rustix::fs::mkdirat(&self.dir, &to[..2], mode) {
+                    Ok(()) | Err(Errno::EXIST) => link(),
+                    Err(error) => Err(error),
+                }
+            }
+            other => other,
+        };
+        match linked {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("storing object {checksum}")),
         }
     }
 

@@ -1,21 +1,18 @@
 //! Writing content objects.
 
-use std::fs::File as DiskFile;
-use std::io::{Read, Seek as _, Write as _};
+use std::io::{Read, Write as _};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use apt_ostree_model::{ContentReader as _, File, Meta, Sha256Digest, Symlink};
 use openssl::sha::Sha256;
 use ostree::gio;
-use ostree::prelude::*;
-use rustix::fs::{Mode, OFlags};
 
 use crate::CacheRepo;
 use crate::content::Looks;
 use crate::error::storage;
 use crate::object;
 
-/// Contents up to this size are put together in memory, larger ones in a temporary file.
+/// Contents up to this size are read into memory first: many are stored already.
 const MAX_IN_MEMORY: u64 = 8 << 20;
 
 impl CacheRepo {
@@ -52,34 +49,39 @@ impl CacheRepo {
             return Ok(link);
         }
         let length = object.len() as u64;
-        self.write_object(&checksum, &object::memory_stream(object), length)?;
+        self.repo()?
+            .write_content_trusted(
+                &checksum.to_string(),
+                &object::memory_stream(object),
+                length,
+                gio::Cancellable::NONE,
+            )
+            .map_err(storage)?;
         Ok(link)
     }
 
     fn put_small(&self, meta: &Meta, size: u64, content: &mut dyn Read) -> Result<Sha256Digest> {
         let mut object = object::file_header(meta);
-        let header = object.len() as u64;
+        let header = object.len();
         object.reserve_exact(usize::try_from(size)?);
         content.take(size).read_to_end(&mut object)?;
-        require_size(object.len() as u64 - header, size)?;
+        require_size((object.len() - header) as u64, size)?;
         let checksum = object::sha256(&object);
-        if self.is_stored(
+        if !self.is_stored(
             &checksum,
             self.content().look_at_file(&checksum, meta, size)?,
         )? {
-            return Ok(checksum);
+            let mut file = self.content().create()?;
+            file.write_all(&object[header..])?;
+            self.content().place(&file, meta, &checksum)?;
         }
-        let length = object.len() as u64;
-        self.write_object(&checksum, &object::memory_stream(object), length)?;
         Ok(checksum)
     }
 
     fn put_large(&self, meta: &Meta, size: u64, content: &mut dyn Read) -> Result<Sha256Digest> {
-        let header = object::file_header(meta);
-        let mut spool = self.spool()?;
+        let mut file = self.content().create()?;
         let mut hasher = Sha256::new();
-        hasher.update(&header);
-        spool.write_all(&header)?;
+        hasher.update(&object::file_header(meta));
         let mut buffer = vec![0; 256 << 10];
         let mut content = content.take(size);
         let mut copied = 0;
@@ -89,34 +91,18 @@ impl CacheRepo {
                 break;
             }
             hasher.update(&buffer[..read]);
-            spool.write_all(&buffer[..read])?;
+            file.write_all(&buffer[..read])?;
             copied += read as u64;
         }
         require_size(copied, size)?;
         let checksum = object::finish(hasher);
-        if self.is_stored(
+        if !self.is_stored(
             &checksum,
             self.content().look_at_file(&checksum, meta, size)?,
         )? {
-            return Ok(checksum);
+            self.content().place(&file, meta, &checksum)?;
         }
-        spool.rewind()?;
-        self.write_object(
-            &checksum,
-            &gio::ReadInputStream::new(spool),
-            header.len() as u64 + size,
-        )?;
         Ok(checksum)
-    }
-
-    /// A nameless temporary file on the cache's file system.
-    fn spool(&self) -> Result<DiskFile> {
-        let dir = self.path().join("tmp");
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(dir.as_str(), flags, Mode::RUSR | Mode::WUSR);
-        Ok(fd
-            .with_context(|| format!("creating a temporary file in '{dir}'"))?
-            .into())
     }
 
     /// True when the object needs no writing. One that looks odd is deleted, to be written again.
@@ -125,22 +111,6 @@ impl CacheRepo {
             self.content().delete(checksum)?;
         }
         Ok(looks == Looks::Good)
-    }
-
-    fn write_object(
-        &self,
-        checksum: &Sha256Digest,
-        stream: &impl IsA<gio::InputStream>,
-        length: u64,
-    ) -> Result<()> {
-        self.repo()?
-            .write_content_trusted(
-                &checksum.to_string(),
-                stream,
-                length,
-                gio::Cancellable::NONE,
-            )
-            .map_err(storage)
     }
 
     /// Stores a file's content again under other metadata.

@@ -43,10 +43,15 @@ pub(crate) fn run(args: &[String]) -> Result<String> {
         bail!("unknown set '{unknown}'; there are minimal, bootable and desktop");
     }
     let mut text = header()?;
+    let mut benches = Vec::new();
     for (name, treefile) in SETS.iter().filter(|(name, _)| wanted(name)) {
         let bench = Bench::prepare(name, treefile)?;
         let rows = bench.measure()?;
         text.push_str(&table(name, &rows)?);
+        benches.push(bench);
+    }
+    for bench in &benches {
+        bench.clean_up()?;
     }
     if args.is_empty() {
         std::fs::write("docs/benchmarks.md", &text).context("writing docs/benchmarks.md")?;
@@ -160,11 +165,7 @@ impl Bench {
         let cache = self.dir.join("download");
         // Downloads and package indices stay; all that is made from them goes.
         for made in ["repo", "blobs", "composed", "work"] {
-            let dir = cache.join(made);
-            if dir.exists() {
-                std::fs::remove_dir_all(&dir)
-                    .with_context(|| format!("removing {}", dir.display()))?;
-            }
+            self.set_aside(&cache.join(made))?;
         }
         let cold = self.compose(&self.treefile, &cache, "cold")?;
         let warm = self.compose(&self.treefile, &cache, "warm")?;
@@ -179,12 +180,35 @@ impl Bench {
         ])
     }
 
+    /// Deletes everything but the downloads.
+    fn clean_up(&self) -> Result<()> {
+        for name in ["old", "peer-root", "peer", "flat", "cold", "warm", "leaf"] {
+            let dir = self.dir.join(name);
+            if dir.exists() {
+                std::fs::remove_dir_all(&dir)
+                    .with_context(|| format!("removing {}", dir.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what an earlier run left out of the way. It is deleted at the end of the benchmark:
+    /// for some minutes ext4 walks over the inodes that were freed, whoever makes new files.
+    fn set_aside(&self, dir: &Path) -> Result<()> {
+        if !dir.exists() {
+            return Ok(());
+        }
+        let old = self.dir.join("old");
+        std::fs::create_dir_all(&old)?;
+        let number = std::fs::read_dir(&old)?.count();
+        std::fs::rename(dir, old.join(number.to_string()))
+            .with_context(|| format!("moving {}", dir.display()))
+    }
+
     /// An empty directory below the set's own.
     fn fresh(&self, name: &str) -> Result<PathBuf> {
         let dir = self.dir.join(name);
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
-        }
+        self.set_aside(&dir)?;
         std::fs::create_dir_all(&dir)?;
         Ok(dir)
     }
@@ -266,7 +290,6 @@ impl Bench {
             out.join("layer.tar.gz").display()
         );
         all.push(step("gzip", Command::new("sh").args(["-c", &layer]))?);
-        std::fs::remove_dir_all(&root)?;
         Ok(Figures {
             wall: all.iter().map(|f| f.wall).sum(),
             cpu: all.iter().map(|f| f.cpu).sum(),

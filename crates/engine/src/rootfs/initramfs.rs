@@ -35,6 +35,18 @@ const INPUT_DIRS: [&str; 7] = [
     "etc/ostree",
 ];
 
+/// Directories that dracut takes nothing from, though they hold files with names like those it
+/// mentions; some change with every package.
+const NO_INPUT_DIRS: [&str; 7] = [
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/man",
+    "var/cache",
+    "var/lib/apt",
+    "var/lib/dpkg",
+    "var/log",
+];
+
 /// Directories whose scripts name what dracut takes in.
 const SCRIPT_DIRS: [&str; 2] = ["usr/lib/dracut", "etc/dracut.conf.d"];
 
@@ -163,7 +175,11 @@ fn key(job: &Job<'_>, tree: &Tree, store: &CacheRepo) -> Result<String> {
         };
         let is_input =
             INPUT_DIRS.iter().any(|dir| below(dir)) || below(&modules) || path == "etc/dracut.conf";
-        if !is_input && !names.contain(apt_ostree_model::tree::split(&path).1) {
+        let is_named = || {
+            names.contain(apt_ostree_model::tree::split(&path).1)
+                && !NO_INPUT_DIRS.iter().any(|dir| below(dir))
+        };
+        if !is_input && !is_named() {
             continue;
         }
         let what = match node {
