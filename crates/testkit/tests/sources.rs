@@ -179,22 +179,23 @@ fn pins_priorities_and_own_repositories_decide_what_is_in_the_image() {
     let podman = Podman::new().unwrap();
     let file = out.join("test_sources.tar");
     success(podman.command(&["load", "-i"]).arg(file)).unwrap();
-    let run = |script: &str| {
-        let args = ["sh", "-ec", script];
-        podman.run("localhost/test/sources:latest", &args).unwrap()
-    };
-    let chosen: String = VERSIONS.iter().map(|(.., v)| format!("{v}\n")).collect();
-    let names: Vec<&str> = VERSIONS.iter().map(|(name, ..)| *name).collect();
-    let read = format!(
-        "for t in {}; do cat /usr/share/$t/version; done",
-        names.join(" ")
-    );
-    assert_eq!(run(&read), chosen);
-    assert_eq!(run("cat /usr/share/tool-local/version"), "1\n");
-    assert!(run("hello").contains("Hello"));
-    assert_eq!(run("dpkg --audit"), "");
-    assert_eq!(run("dpkg -V"), "");
-    run("apt-get -qq check");
+    let script = "for t in $*; do echo \"$t $(cat /usr/share/$t/version)\"; done
+        echo \"audit: $(dpkg --audit)\"
+        echo \"verify: $(dpkg -V)\"
+        apt-get -qq check
+        hello";
+    let names = VERSIONS.iter().map(|(name, ..)| *name);
+    let args: Vec<&str> = ["sh", "-euc", script, "sh", "tool-local"]
+        .into_iter()
+        .chain(names)
+        .collect();
+    let said = podman.run("localhost/test/sources:latest", &args).unwrap();
+    let mut expected = "tool-local 1\n".to_owned();
+    for (name, .., chosen) in VERSIONS {
+        expected += &format!("{name} {chosen}\n");
+    }
+    expected += "audit: \nverify: \nHello, world!\n";
+    assert_eq!(said, expected);
 }
 
 /// A compose of `suite` passes the lints, and its image runs. The image is read from `format`.
