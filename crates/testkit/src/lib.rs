@@ -7,6 +7,8 @@
 
 pub mod installed;
 pub mod nspawn;
+pub mod packages;
+pub mod podman;
 pub mod qemu;
 pub mod root;
 pub mod sysroot;

@@ -3,58 +3,9 @@
 
 use std::process::Command;
 
+use apt_ostree_testkit::packages::Deb;
+use apt_ostree_testkit::podman::Podman;
 use apt_ostree_testkit::{MINIMAL, Project, failure, privileged, stdout, success};
-
-/// podman with storage of its own, and the flags that it needs on machines without systemd and
-/// with a mixed cgroup hierarchy.
-struct Podman {
-    dir: tempfile::TempDir,
-}
-
-impl Podman {
-    fn new() -> Self {
-        Self {
-            dir: tempfile::TempDir::new().unwrap(),
-        }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("podman");
-        let dir = self.dir.path();
-        command
-            .arg("--root")
-            .arg(dir.join("root"))
-            .arg("--runroot")
-            .arg(dir.join("run"));
-        command
-            .arg("--tmpdir")
-            .arg(dir.join("tmp"))
-            .args(["--runtime", "runc"])
-            .args(args);
-        command
-    }
-
-    /// `podman run --rm IMAGE ARGS`.
-    fn run(&self, image: &str, args: &[&str]) -> String {
-        let flags = [
-            "run",
-            "--rm",
-            "--network=none",
-            "--ulimit",
-            "nofile=1024:1024",
-            "--ulimit",
-            "nproc=1024:1024",
-            image,
-        ];
-        stdout(&success(self.command(&flags).args(args)).unwrap())
-    }
-}
-
-impl Drop for Podman {
-    fn drop(&mut self) {
-        drop(self.command(&["system", "reset", "--force"]).output());
-    }
-}
 
 #[test]
 fn minimal_treefile_makes_a_commit_and_images_that_run() {
@@ -76,7 +27,7 @@ fn minimal_treefile_makes_a_commit_and_images_that_run() {
         "{inspected}"
     );
 
-    let podman = Podman::new();
+    let podman = Podman::new().unwrap();
     success(
         podman
             .command(&["load", "-i"])
@@ -85,19 +36,21 @@ fn minimal_treefile_makes_a_commit_and_images_that_run() {
     .unwrap();
     let image = "localhost/test/minimal:latest";
     assert_eq!(
-        podman.run(image, &["echo", "Hello from bootc!"]),
+        podman.run(image, &["echo", "Hello from bootc!"]).unwrap(),
         "Hello from bootc!\n"
     );
-    assert_eq!(podman.run(image, &["dpkg", "--audit"]), "");
-    let listed = podman.run(
-        image,
-        &["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"],
-    );
+    assert_eq!(podman.run(image, &["dpkg", "--audit"]).unwrap(), "");
+    let listed = podman
+        .run(
+            image,
+            &["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"],
+        )
+        .unwrap();
     assert!(
         listed.lines().count() > 50 && listed.lines().all(|l| l.starts_with("ii ")),
         "{listed}"
     );
-    let wrong = podman.run(image, &["dpkg", "-V"]);
+    let wrong = podman.run(image, &["dpkg", "-V"]).unwrap();
     assert_eq!(
         wrong
             .lines()
@@ -230,16 +183,16 @@ fn a_failing_script_names_package_and_shows_its_output() {
         return;
     }
     let project = Project::new(MINIMAL).unwrap();
-    build_deb(
-        &project,
-        "broken-postinst",
-        "#!/bin/sh\necho about to break\nexit 7\n",
-    );
+    let package = Deb {
+        postinst: "#!/bin/sh\necho about to break\nexit 7\n",
+        ..Deb::new("broken-postinst", "1")
+    };
+    package.build(&project, "debs").unwrap();
     project
         .write(
             "tree.yaml",
             &(MINIMAL.to_owned()
-                + "    - broken-postinst\nlocal-packages:\n  - broken-postinst.deb\n"),
+                + "    - broken-postinst\nlocal-packages:\n  - debs/broken-postinst_1.deb\n"),
         )
         .unwrap();
     let text = failure(&mut project.compose("tree", &["tree.yaml"]).unwrap(), 1).unwrap();
@@ -248,32 +201,6 @@ fn a_failing_script_names_package_and_shows_its_output() {
         "{text}"
     );
     assert!(project.commit("test/minimal").is_err());
-}
-
-/// Builds a small package with a postinst in the project's directory.
-fn build_deb(project: &Project, name: &str, postinst: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let control = format!(
-        "Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: Test <test@example.org>\nDescription: test\n"
-    );
-    project
-        .write(&format!("{name}/DEBIAN/control"), &control)
-        .unwrap();
-    let path = project
-        .write(&format!("{name}/DEBIAN/postinst"), postinst)
-        .unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    project
-        .write(&format!("{name}/usr/share/{name}/file"), "content\n")
-        .unwrap();
-    let mut command = Command::new("dpkg-deb");
-    command.current_dir(project.path()).args([
-        "--root-owner-group",
-        "-b",
-        name,
-        &format!("{name}.deb"),
-    ]);
-    success(&mut command).unwrap();
 }
 
 #[test]
