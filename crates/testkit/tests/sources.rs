@@ -196,6 +196,17 @@ fn pins_priorities_and_own_repositories_decide_what_is_in_the_image() {
     }
     expected += "audit: \nverify: \nHello, world!\n";
     assert_eq!(said, expected);
+    let sources = ["sh", "-c", "cat /etc/apt/sources.list.d/*.sources"];
+    let sources = podman
+        .run("localhost/test/sources:latest", &sources)
+        .unwrap();
+    for suites in [
+        "Suites: trixie trixie-updates\n",
+        "Suites: trixie-security\n",
+    ] {
+        assert!(sources.contains(suites), "{sources}");
+    }
+    assert!(!sources.contains("file:"), "{sources}");
 }
 
 /// A compose of `suite` passes the lints, and its image runs. The image is read from `format`.
@@ -264,8 +275,8 @@ fn layers_lie_below_and_above_the_packages() {
     if !privileged("layers_lie_below_and_above_the_packages") {
         return;
     }
-    let lists = "ostree-layers: [below]\nostree-override-layers: [above, top]\n";
-    let project = Project::new(&(MINIMAL.to_owned() + lists)).unwrap();
+    let treefile = |lists: &str| format!("{MINIMAL}{lists}");
+    let project = Project::new(&treefile("ostree-override-layers: [below, above, top]\n")).unwrap();
     std::fs::create_dir(project.path().join("output")).unwrap();
     let files = |name: &'static str| {
         [
@@ -281,15 +292,24 @@ fn layers_lie_below_and_above_the_packages() {
     commit_layer(&project, "below", &[&files("below")[..], &below].concat());
     commit_layer(&project, "above", &files("above"));
     commit_layer(&project, "top", &[("usr/share/layer/common", "top")]);
-    project.tree(&[]).unwrap();
     let repo = format!("--repo={}", project.path().join("output/repo"));
     let read = |path: &str| {
         let args = [&repo, "cat", "test/minimal", path];
         stdout(&success(Command::new("ostree").args(args)).unwrap())
     };
+    project.tree(&[]).unwrap();
+    assert_eq!(read("/usr/share/layer/common"), "top");
+    assert_eq!(read("/usr/etc/issue"), "above");
+    assert_eq!(read("/usr/etc/issue.net"), "below");
+
+    // The same layers in other places, with the caches of the first run.
+    let lists = "ostree-layers: [below, above]\nostree-override-layers: [top]\n";
+    project.write("tree.yaml", &treefile(lists)).unwrap();
+    project.tree(&[]).unwrap();
     assert_eq!(read("/usr/share/layer/below"), "below");
     assert_eq!(read("/usr/share/layer/common"), "top");
     assert_eq!(read("/usr/etc/layer.conf"), "above");
-    assert_eq!(read("/usr/etc/issue"), "above");
-    assert!(read("/usr/etc/issue.net").contains("Debian"));
+    for path in ["/usr/etc/issue", "/usr/etc/issue.net"] {
+        assert!(read(path).contains("Debian"), "{path}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The treefile's package repositories as the image's own apt sources.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
@@ -98,14 +99,16 @@ pub(super) fn write_sources(work: &mut Work<'_>) -> Result<()> {
             work.drop_path(&path);
         }
     }
+    // A repository with several addresses, such as that of security updates, is one file.
+    let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for source in sources {
         let signed_by = write_keys(work, source)?;
         let text = stanza(source, signed_by.as_deref());
-        work.write(
-            &format!("{DIR}/{}.sources", source.name),
-            0o644,
-            text.as_bytes(),
-        )?;
+        files.entry(&source.name).or_default().push(text);
+    }
+    for (name, stanzas) in files {
+        let text = stanzas.join("\n");
+        work.write(&format!("{DIR}/{name}.sources"), 0o644, text.as_bytes())?;
     }
     Ok(())
 }

@@ -328,6 +328,32 @@ fn sources_of_the_build_machine_are_replaced() {
 }
 
 #[test]
+fn all_addresses_of_a_repository_are_in_its_file() {
+    let mut sample = Sample::debian();
+    let source = |url: &str, suite: &str| AptSource {
+        name: "debian".into(),
+        url: url.into(),
+        distribution: "debian".into(),
+        suites: vec![suite.into()],
+        components: vec!["main".into()],
+        architectures: vec![],
+        keys: vec![],
+        trusted: false,
+        check_valid_until: true,
+    };
+    sample.options.sources = vec![
+        source("http://example.com/debian", "trixie"),
+        source("http://example.com/debian-security", "trixie-security"),
+    ];
+    let tree = sample.apply().unwrap().tree;
+    assert_eq!(
+        sample.text(&tree, "etc/apt/sources.list.d/debian.sources"),
+        "Types: deb\nURIs: http://example.com/debian\nSuites: trixie\nComponents: main\n\n\
+         Types: deb\nURIs: http://example.com/debian-security\nSuites: trixie-security\nComponents: main\n"
+    );
+}
+
+#[test]
 fn build_helpers_are_removed_unless_a_package_ships_them() {
     let mut sample = Sample::debian();
     sample.file("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
 use apt_ostree_model::{ContentReader as _, ErrorKind, Kinded, NullReporter, Sha256Digest};
-use apt_ostree_store::{CacheRepo, ImportRequest};
+use apt_ostree_store::{CacheRepo, Import, ImportRequest};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::support::{Fixture, run};
@@ -365,4 +365,39 @@ fn a_killed_import_leaves_nothing_half_made() {
         imported.packages,
         import(&fixture.cache, &requests).unwrap().packages
     );
+}
+
+#[test]
+fn packages_of_a_lower_stage_can_be_had_before_the_others() {
+    let fixture = Fixture::new();
+    let mut requests: Vec<ImportRequest> = ["aa", "bb", "cc"]
+        .iter()
+        .map(|name| request(&make_deb(&fixture.path(""), name, "1.0")))
+        .collect();
+    requests[2].stage = 1;
+    // Never arrives.
+    requests[2].path = fixture.path("missing.deb");
+    let import = Import::new(&fixture.cache, &requests, &NullReporter);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| import.wait(0..2).map(|p| p.len()));
+        let all = scope.spawn(|| import.wait(0..3).map(|p| p.len()));
+        assert!(import.run(1).is_err());
+        assert_eq!(first.join().unwrap().unwrap(), 2);
+        assert!(all.join().unwrap().is_err());
+    });
+    let error = format!("{:#}", import.take_error().unwrap());
+    assert!(error.contains("missing.deb"), "{error}");
+}
+
+#[test]
+fn a_stopped_import_wakes_who_waits_for_it() {
+    let fixture = Fixture::new();
+    let requests = [request(&make_deb(&fixture.path(""), "foo", "1.0"))];
+    let import = Import::new(&fixture.cache, &requests, &NullReporter);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| import.wait(0..1).is_err());
+        import.stop();
+        assert!(waiting.join().unwrap());
+    });
+    assert!(import.finish().is_err());
 }
