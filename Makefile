@@ -19,21 +19,24 @@ XTASK := $(CARGO) run --quiet --package xtask --
 export APTOSTREE_GIT := $(shell git describe --always --dirty --abbrev=40 --match= 2>/dev/null)
 
 .PHONY: help image build test test-full bench lint doc dist generate install clean \
-	deps-build deps-run deps-test
+	rust deps-build deps-run deps-test deps-image deps-all
+
+# Packages are installed one job at a time, and cargo runs its own jobs.
+.NOTPARALLEL:
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 16
 
-image: deps-run build ## Compose an example image into output/ and tell how to run it
+image: deps-image build ## Compose an example image into output/ and tell how to run it
 	$(RELEASE)/apt-ostree compose tree $(TREEFILE) --container --output-dir $(OUTPUT) $(COMPOSE_FLAGS)
 
 build: deps-build ## Build the programs
 	$(CARGO) build --release --package apt-ostree --package apt-ostree-worker
 
-test: deps-build deps-run deps-test ## Run all tests
+test: deps-all ## Run all tests
 	scripts/test.sh $(TEST_FLAGS)
 
-test-full: deps-build deps-run deps-test ## Run all tests with the large package sets
+test-full: deps-all ## Run all tests with the large package sets
 	APTOSTREE_TEST_FULL=1 scripts/test.sh $(TEST_FLAGS)
 
 bench: deps-run deps-test build ## Measure against ordinary tools, write docs/benchmarks.md
@@ -74,15 +77,23 @@ clean: ## Remove what was built and composed here
 	$(CARGO) clean
 	rm -rf $(OUTPUT)
 
-deps-build:
-	@scripts/install-deps.sh build
+rust:
 	@scripts/require-rust.sh
+
+deps-build: rust
+	@scripts/install-deps.sh build
 
 deps-run:
 	@scripts/install-deps.sh run
 
 deps-test:
 	@scripts/install-deps.sh test
+
+deps-image: rust
+	@scripts/install-deps.sh build run
+
+deps-all: rust
+	@scripts/install-deps.sh build run test
 
 # More targets of the end-to-end tests.
 -include tests/tests.mk

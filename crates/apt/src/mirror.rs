@@ -1,14 +1,24 @@
 //! Which mirror the host itself uses: read from the texts of its apt sources.
 
-use crate::deb822;
+use std::collections::BTreeMap;
+
+use camino::Utf8Path;
+
+use crate::{deb822, files, uri};
+
+/// Larger mirror lists are not read.
+const LIST_LIMIT: u64 = 1 << 20;
 
 /// One file of the host's apt sources: its name and its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceFile {
     /// File name; `.sources` files are deb822, all others one-line.
     pub name: String,
     /// Content.
     pub text: String,
+    /// Texts of the mirror lists on this host that the file names, by their URI, such as
+    /// `mirror+file:/etc/apt/mirrors/debian.list`. The images of cloud providers use them.
+    pub lists: BTreeMap<String, String>,
 }
 
 /// An enabled `deb` entry.
@@ -78,12 +88,55 @@ fn is_archive(entry: &Entry, uri: &str, distribution: &str) -> bool {
 }
 
 fn entries(file: &SourceFile) -> Vec<Entry> {
-    match file.name.ends_with(".sources") {
+    let mut all: Vec<Entry> = match file.name.ends_with(".sources") {
         true => deb822::stanzas(&file.text)
             .filter_map(deb822_entry)
             .collect(),
         false => file.text.lines().filter_map(one_line_entry).collect(),
+    };
+    for entry in &mut all {
+        let uris = std::mem::take(&mut entry.uris).into_iter();
+        entry.uris = uris
+            .flat_map(|uri| match file.lists.get(&uri) {
+                Some(list) => listed_mirrors(list),
+                None => vec![uri],
+            })
+            .collect();
     }
+    all
+}
+
+/// The mirrors of a list, by priority. Those that carry only a part of the archive are left out.
+fn listed_mirrors(list: &str) -> Vec<String> {
+    let mut mirrors: Vec<(u64, &str)> = Vec::new();
+    for line in list.lines().map(str::trim).filter(|l| !l.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let Some(uri) = words.next() else { continue };
+        let mut priority = u64::MAX;
+        let whole = words.all(|word| {
+            let value = word.strip_prefix("priority:");
+            priority = value.and_then(|v| v.parse().ok()).unwrap_or(priority);
+            value.is_some()
+        });
+        if whole {
+            mirrors.push((priority, uri));
+        }
+    }
+    mirrors.sort_by_key(|(priority, _)| *priority);
+    mirrors.into_iter().map(|(_, uri)| uri.to_owned()).collect()
+}
+
+/// The mirror lists on this host that a source file names. Unreadable ones are skipped.
+fn read_lists(text: &str) -> BTreeMap<String, String> {
+    let read = |word: &str| {
+        let file = word
+            .strip_prefix("mirror+file:")
+            .or_else(|| word.strip_prefix("mirror+copy:"))?;
+        let path = uri::file_path(&format!("file:{file}"))?;
+        let data = files::read_limited(&path, LIST_LIMIT).ok()?;
+        Some((word.to_owned(), String::from_utf8(data).ok()?))
+    };
+    text.split_whitespace().filter_map(read).collect()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -134,7 +187,7 @@ fn one_line_entry(line: &str) -> Option<Entry> {
 }
 
 /// Reads the host's apt sources under `etc_apt` in apt's order. Unreadable files are skipped.
-pub fn host_files(etc_apt: &camino::Utf8Path) -> Vec<SourceFile> {
+pub fn host_files(etc_apt: &Utf8Path) -> Vec<SourceFile> {
     let mut names = vec![etc_apt.join("sources.list")];
     let mut parts: Vec<_> = etc_apt
         .join("sources.list.d")
@@ -152,7 +205,8 @@ pub fn host_files(etc_apt: &camino::Utf8Path) -> Vec<SourceFile> {
         .filter_map(|path| {
             let text = std::fs::read_to_string(&path).ok()?;
             let name = path.file_name()?.to_owned();
-            Some(SourceFile { name, text })
+            let lists = read_lists(&text);
+            Some(SourceFile { name, text, lists })
         })
         .collect()
 }
@@ -165,6 +219,7 @@ mod tests {
         SourceFile {
             name: name.to_owned(),
             text: text.to_owned(),
+            lists: BTreeMap::new(),
         }
     }
 
@@ -252,5 +307,45 @@ Components: main
             let found = find(&files, "ubuntu", security, "amd64");
             assert_eq!(found.as_deref(), Some("http://m.example.org/ubuntu"));
         }
+    }
+
+    #[test]
+    fn mirror_lists_of_the_host_are_read() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let etc = Utf8Path::from_path(dir.path()).unwrap();
+        std::fs::create_dir(etc.join("sources.list.d")).unwrap();
+        let sources = format!(
+            "Types: deb deb-src\nURIs: mirror+file://{etc}/debian.list\n\
+             Suites: trixie trixie-updates\nComponents: main\n\n\
+             Types: deb\nURIs: mirror+file:{etc}/security.list\n\
+             Suites: trixie-security\nComponents: main\n\n\
+             Types: deb\nURIs: mirror+file:{etc}/missing.list\n\
+             Suites: trixie\nComponents: main\n"
+        );
+        std::fs::write(etc.join("sources.list.d/debian.sources"), sources).unwrap();
+        std::fs::write(etc.join("debian.list"), "https://m.example.org/debian\n").unwrap();
+        let security = "https://m.example.org/debian-security\n";
+        std::fs::write(etc.join("security.list"), security).unwrap();
+        let files = host_files(etc);
+        let main = find(&files, "debian", false, "amd64");
+        assert_eq!(main.as_deref(), Some("https://m.example.org/debian"));
+        let security = find(&files, "debian", true, "amd64");
+        assert_eq!(
+            security.as_deref(),
+            Some("https://m.example.org/debian-security")
+        );
+    }
+
+    #[test]
+    fn listed_mirrors_come_by_priority_and_without_partial_ones() {
+        let list = "# comment\n\nhttp://last.example.org/debian\n\
+            http://part.example.org/debian\tarch:amd64 priority:1\n\
+            http://second.example.org/debian\tpriority:2\r\n\
+            http://first.example.org/debian\tpriority:1\n\
+            http://odd.example.org/debian\tpriority:x\n";
+        let hosts = ["first", "second", "last", "odd"];
+        let expected = hosts.map(|host| format!("http://{host}.example.org/debian"));
+        assert_eq!(listed_mirrors(list), expected);
+        assert!(listed_mirrors("").is_empty());
     }
 }

@@ -417,7 +417,8 @@ pub struct ImageReport {
     pub reference: String,
     /// Number of layers.
     pub layers: usize,
-    /// Sum of the compressed layer sizes in bytes.
+    /// Sum of the layer sizes in bytes, as the file holds them: compressed, but not in a
+    /// docker-archive.
     pub size: u64,
 }
 

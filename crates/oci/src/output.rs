@@ -70,8 +70,17 @@ impl Image {
             digest: self.manifest_digest,
             reference: reference.to_owned(),
             layers: self.layers.len(),
-            size: self.layers.iter().map(|layer| layer.size).sum(),
+            size: self.layers_size(format),
         })
+    }
+
+    /// Sum of the layer sizes as the format stores them.
+    fn layers_size(&self, format: ImageFormat) -> u64 {
+        let stored = |layer: &Layer| match format {
+            ImageFormat::Oci | ImageFormat::OciArchive => layer.size,
+            ImageFormat::DockerArchive => layer.uncompressed_size,
+        };
+        self.layers.iter().map(stored).sum()
     }
 
     /// `index.json`: the manifest and its name.

@@ -94,6 +94,21 @@ fn every_format_is_the_same_byte_for_byte() {
 }
 
 #[test]
+fn the_reported_size_is_what_the_layers_take_in_the_file() {
+    let sample = small(&"compresses well\n".repeat(1 << 16));
+    for format in FORMATS {
+        let place = Place::new();
+        let path = place.path("image");
+        let image = sample.image(&place.cache);
+        let report = image.write(format, &path, REFERENCE, 2).unwrap();
+        let taken: usize = contents(&path).values().map(Vec::len).sum();
+        // Documents and headers come on top.
+        let rest = taken as u64 - report.size;
+        assert!(rest < 1 << 16, "{format:?}: {} of {taken}", report.size);
+    }
+}
+
+#[test]
 fn the_config_and_manifest_have_the_documented_shape() {
     let place = Place::new();
     let image = small("x").image(&place.cache);
