@@ -82,6 +82,14 @@ fn unchanged_inputs_do_no_work() {
         .compose("tree", &["tree.yaml", "--unchanged-exit-77"])
         .unwrap();
     assert_eq!(same.output().unwrap().status.code(), Some(77));
+    // An image in another format is of the same commit.
+    project.tree(&["--format", "oci"]).unwrap();
+    assert_eq!(project.commit("test/minimal").unwrap(), commit);
+    let mut anew = project
+        .compose("tree", &["tree.yaml", "--force-nocache"])
+        .unwrap();
+    success(&mut anew).unwrap();
+    assert_ne!(project.commit("test/minimal").unwrap(), commit);
 }
 
 #[test]

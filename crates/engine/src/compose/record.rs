@@ -130,7 +130,7 @@ pub(super) fn commit(
     let commit = CommitRequest {
         subject: String::new(),
         timestamp: built.timestamp,
-        parent: previous.parent.clone(),
+        parent: parent(request, &resolved.inputhash, previous),
         metadata: metadata.inline,
         detached: metadata.detached,
         gpg_key: resolved.spec.gpg_key.clone(),
@@ -149,6 +149,17 @@ pub(super) fn commit(
     report.stats = written.stats;
     report.repo = Some(target.path().as_std_path().to_owned());
     Ok(report)
+}
+
+/// The commit before the new one. With the inputs of the ref's commit, for an image that is missing,
+/// it is that commit's own parent: then the same commit comes out, and the ref stays.
+fn parent(request: &TreeRequest, inputhash: &str, previous: &Previous) -> Option<String> {
+    let tip = previous.commit.as_ref().filter(|commit| {
+        Some(&commit.checksum) == previous.parent.as_ref()
+            && previous.has_inputhash(inputhash)
+            && !request.install.force_nocache
+    });
+    tip.map_or_else(|| previous.parent.clone(), |tip| tip.parent.clone())
 }
 
 /// What is known before there is a commit.
