@@ -16,8 +16,8 @@ pub struct Deb<'a> {
     pub version: &'a str,
     /// More fields of the control file, each with its newline.
     pub fields: &'a str,
-    /// Text of the postinst script; empty for none.
-    pub postinst: &'a str,
+    /// Maintainer scripts: name and text.
+    pub scripts: &'a [(&'a str, &'a str)],
 }
 
 impl<'a> Deb<'a> {
@@ -27,7 +27,7 @@ impl<'a> Deb<'a> {
             name,
             version,
             fields: "",
-            postinst: "",
+            scripts: &[],
         }
     }
 
@@ -48,8 +48,8 @@ impl<'a> Deb<'a> {
         let root = project.path().join(&stage);
         let sums = success(Command::new("md5sum").arg(&file).current_dir(&root))?;
         project.write(&format!("{stage}/DEBIAN/md5sums"), &stdout(&sums))?;
-        if !self.postinst.is_empty() {
-            let path = project.write(&format!("{stage}/DEBIAN/postinst"), self.postinst)?;
+        for (script, text) in self.scripts {
+            let path = project.write(&format!("{stage}/DEBIAN/{script}"), text)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
         }
         let target = format!("{dir}/{name}_{version}.deb");

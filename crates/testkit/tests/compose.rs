@@ -190,25 +190,37 @@ fn a_failing_script_names_package_and_shows_its_output() {
     if !privileged("a_failing_script_names_package_and_shows_its_output") {
         return;
     }
-    let project = Project::new(MINIMAL).unwrap();
-    let package = Deb {
-        postinst: "#!/bin/sh\necho about to break\nexit 7\n",
-        ..Deb::new("broken-postinst", "1")
-    };
-    package.build(&project, "debs").unwrap();
-    project
-        .write(
-            "tree.yaml",
-            &(MINIMAL.to_owned()
-                + "    - broken-postinst\nlocal-packages:\n  - debs/broken-postinst_1.deb\n"),
-        )
-        .unwrap();
-    let text = failure(&mut project.compose("tree", &["tree.yaml"]).unwrap(), 1).unwrap();
-    assert!(
-        text.contains("broken-postinst") && text.contains("about to break"),
-        "{text}"
-    );
-    assert!(project.commit("test/minimal").is_err());
+    // The second one hides who it is: what it leaves there is not read.
+    let hide = "#!/bin/sh\necho about to break\nln -sf /etc/shadow /run/apt-ostree-ci-state/running\nexit 7\n";
+    for (script, text, name) in [
+        (
+            "postinst",
+            "#!/bin/sh\necho about to break\nexit 7\n",
+            "broken",
+        ),
+        (
+            "preinst",
+            "#!/bin/sh\necho about to break\nexit 7\n",
+            "'broken.preinst'",
+        ),
+        ("preinst", hide, "'preinst'"),
+    ] {
+        let project = Project::new(MINIMAL).unwrap();
+        let package = Deb {
+            scripts: &[(script, text)],
+            ..Deb::new("broken", "1")
+        };
+        package.build(&project, "debs").unwrap();
+        let treefile =
+            MINIMAL.to_owned() + "    - broken\nlocal-packages:\n  - debs/broken_1.deb\n";
+        project.write("tree.yaml", &treefile).unwrap();
+        let text = failure(&mut project.compose("tree", &["tree.yaml"]).unwrap(), 1).unwrap();
+        assert!(
+            text.contains(name) && text.contains("about to break") && !text.contains("root:"),
+            "{text}"
+        );
+        assert!(project.commit("test/minimal").is_err());
+    }
 }
 
 #[test]
