@@ -40,6 +40,30 @@ pub fn discard(debs_dir: &Utf8Path, sha256: &Sha256Digest) -> std::io::Result<()
     }
 }
 
+/// Removes the packages of the plan whose cached files have another size or SHA-256; returns how
+/// many. Each is told as a warning.
+pub(crate) fn discard_damaged(
+    plan: &Plan,
+    debs_dir: &Utf8Path,
+    reporter: &dyn Reporter,
+) -> Result<usize> {
+    let _lock = Lock::acquire(&debs_dir.join(".lock"), LockMode::Exclusive, Wait::Forever)?;
+    let mut count = 0;
+    for package in &plan.packages {
+        let path = cached_path(debs_dir, &package.sha256);
+        match files::hash_file(&path) {
+            Ok(found) if found == (package.sha256, package.size) => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            // What can't be read is replaced, too.
+            _ => {}
+        }
+        discard(debs_dir, &package.sha256).with_context(|| format!("removing '{path}'"))?;
+        reporter.warning(format!("'{path}' is damaged and was removed"));
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// Fetches what is missing; the paths are in the order of the plan.
 pub(crate) fn acquire(
     plan: &Plan,

@@ -188,7 +188,7 @@ fn run_patiently(layout: &Layout, sources: &Sources, reporter: &dyn Reporter) ->
 
 /// Lets libapt refresh; its warnings about trust are errors.
 fn run(layout: &Layout, sources: &Sources, reporter: &dyn Reporter) -> Result<()> {
-    let cache = open(layout)?;
+    let cache = open_or_clear(layout)?;
     let mut progress = AcquireProgress::new(Progress(reporter));
     let result = cache.update(&mut progress);
     let mut problems = match &result {
@@ -211,9 +211,10 @@ fn run(layout: &Layout, sources: &Sources, reporter: &dyn Reporter) -> Result<()
     Err(refresh_error(&problems.0))
 }
 
+const NO_FILES: [&str; 0] = [];
+
 /// Opens the cache; if what an earlier run left is broken, starts from nothing.
-pub(crate) fn open(layout: &Layout) -> Result<Cache> {
-    const NO_FILES: [&str; 0] = [];
+fn open_or_clear(layout: &Layout) -> Result<Cache> {
     match Cache::new(&NO_FILES) {
         Ok(cache) => Ok(cache),
         Err(_) => {
@@ -222,10 +223,16 @@ pub(crate) fn open(layout: &Layout) -> Result<Cache> {
                 std::fs::remove_dir_all(&dir).with_context(|| format!("clearing '{dir}'"))?;
                 files::make_dir(&dir)?;
             }
-            Cache::new(&NO_FILES)
-                .map_err(|errors| crate::error::apt_error(ErrorKind::Failed, &errors))
+            open()
         }
     }
+}
+
+/// Opens the cache on indices that were refreshed.
+pub(crate) fn open() -> Result<Cache> {
+    Cache::new(&NO_FILES).map_err(|errors| {
+        crate::error::apt_error(ErrorKind::Failed, &errors).context("reading package indices")
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,6 +341,13 @@ fn refresh_error(problems: &[String]) -> anyhow::Error {
             "check the clock of this machine",
         );
     }
+    if has(&["changed its"]) {
+        return fail_hint(
+            ErrorKind::Verification,
+            message,
+            "ask who publishes this repo; if the change is right, remove 'apt/lists' in the cache directory",
+        );
+    }
     let distrust = [
         "Hash Sum mismatch",
         "hash",
@@ -342,7 +356,6 @@ fn refresh_error(problems: &[String]) -> anyhow::Error {
         "unexpected size",
         "weak",
         "insecure",
-        "changed its",
         "Unable to find expected entry",
     ];
     match has(&distrust) {

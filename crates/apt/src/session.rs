@@ -124,7 +124,7 @@ impl Session {
             let path = self.layout.preferences();
             files::write_if_changed(&path, text.as_bytes())
                 .with_context(|| format!("writing '{path}'"))?;
-            let cache = refresh::open(&self.layout)?;
+            let cache = refresh::open()?;
             let more = rules.apply(&cache, reporter)?;
             if more.is_subset(&hidden) {
                 break cache;
@@ -168,6 +168,17 @@ impl Session {
             self.config.offline,
             reporter,
         )
+    }
+
+    /// Removes those packages of a plan from the cache whose files are damaged, so that the next
+    /// [`Session::acquire`] fetches them again; returns how many.
+    ///
+    /// This reads all files. It is for the case that one turned out to be wrong when it was used.
+    ///
+    /// # Errors
+    /// When a damaged file can't be removed.
+    pub fn discard_damaged(&self, plan: &Plan, reporter: &dyn Reporter) -> Result<usize> {
+        acquire::discard_damaged(plan, &self.config.debs_dir, reporter)
     }
 
     /// The treefile's repos with their URLs, one entry per URL, without those of this machine.

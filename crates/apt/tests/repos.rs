@@ -322,7 +322,6 @@ fn a_damaged_cached_package_can_be_fetched_again() {
             let repo = repo(dir);
             repo.publish();
             let config = config(dir, vec![repo.spec("test")], &["base"]);
-            let debs = config.debs_dir.clone();
             let (session, plan, reporter) = solve(config)
                 .map(|(s, p, _)| (s, p, RecordingReporter::default()))
                 .unwrap();
@@ -338,8 +337,14 @@ fn a_damaged_cached_package_can_be_fetched_again() {
                 vec![0; usize::try_from(plan.packages[0].size).unwrap()],
             )
             .unwrap();
-            apt_ostree_apt::discard(&debs, &plan.packages[0].sha256).unwrap();
+            reporter.take();
+            assert_eq!(session.discard_damaged(&plan, &reporter).unwrap(), 1);
+            let events = format!("{:?}", reporter.take());
+            assert!(events.contains("is damaged and was removed"), "{events}");
+            assert!(!path.exists());
+            assert_eq!(session.discard_damaged(&plan, &reporter).unwrap(), 0);
             session.acquire(&plan, &reporter).unwrap();
+            assert_eq!(session.discard_damaged(&plan, &reporter).unwrap(), 0);
             assert_eq!(
                 apt_ostree_fsx::sha256_file(&path).unwrap().0,
                 plan.packages[0].sha256

@@ -1,6 +1,6 @@
 //! Starts the worker, hands it the request and follows it to its end.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,18 @@ use crate::render::View;
 
 const PROGRAM: &str = "apt-ostree-worker";
 const LIBEXEC: &str = "libexec/apt-ostree";
+
+/// Variables with which somebody sets up apt, dpkg or libostree for something else. Of the request
+/// alone follows what a compose does.
+///
+/// Those of the dynamic loader are not among them: they have worked on this very process, and
+/// programs such as `eatmydata` need them.
+const FOREIGN_PREFIXES: [&[u8]; 3] = [b"APT_", b"DPKG_", b"OSTREE_"];
+const FOREIGN_NAMES: [&str; 3] = ["LANGUAGE", "GIO_EXTRA_MODULES", "G_DEBUG"];
+
+/// One language, because errors of apt's helpers are told apart by their words; and no services of
+/// a desktop session behind libostree's files.
+const FIXED_ENV: [(&str, &str); 2] = [("LC_ALL", "C.UTF-8"), ("GIO_USE_VFS", "local")];
 
 /// What the main loop waits for.
 enum Input {
@@ -100,13 +112,24 @@ fn quoted(paths: &[PathBuf]) -> String {
 }
 
 fn spawn(program: &Path) -> Result<Child, Failure> {
-    Command::new(program)
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_foreign_setting(name)) {
+        command.env_remove(name);
+    }
+    command
+        .envs(FIXED_ENV)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
         .map_err(|error| failed(format!("starting '{}': {error}", program.display())))
+}
+
+fn is_foreign_setting(name: &OsStr) -> bool {
+    let bytes = name.as_encoded_bytes();
+    FOREIGN_PREFIXES.iter().any(|p| bytes.starts_with(p))
+        || FOREIGN_NAMES.iter().any(|foreign| name == *foreign)
 }
 
 /// Writes the request and closes the pipe. A worker that died early doesn't read it; its end tells

@@ -161,6 +161,55 @@ fn a_program_that_is_no_worker_is_an_error() {
 }
 
 #[test]
+fn settings_of_apt_dpkg_and_libostree_do_not_reach_the_worker() {
+    const FOREIGN: [&str; 9] = [
+        "APT_CONFIG",
+        "DPKG_ROOT",
+        "DPKG_ADMINDIR",
+        "DPKG_FORCE",
+        "OSTREE_REPO",
+        "OSTREE_SYSROOT_DEBUG",
+        "LANGUAGE",
+        "GIO_EXTRA_MODULES",
+        "G_DEBUG",
+    ];
+    const PASSED: [&str; 5] = [
+        "APTOSTREE_LOG",
+        "SOURCE_DATE_EPOCH",
+        "GNUPGHOME",
+        "https_proxy",
+        "TMPDIR",
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let worker = dir.path().join("worker");
+    std::fs::write(&worker, "#!/bin/sh\nenv > \"${0%/*}/env\"\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&worker, mode).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_apt-ostree"));
+    command
+        .args(["compose", "tree", "a.yaml"])
+        .env("APTOSTREE_SUPPRESS_REQUIRES_ROOT_CHECK", "1")
+        .env("APTOSTREE_WORKER", &worker)
+        .env("LC_ALL", "de_DE.UTF-8")
+        .env("GIO_USE_VFS", "gvfs")
+        .envs(FOREIGN.iter().chain(&PASSED).map(|name| (name, "/nowhere")));
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
+    let text = std::fs::read_to_string(dir.path().join("env")).unwrap();
+    let value = |name: &str| {
+        let line = |line: &str| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        text.lines().find_map(line)
+    };
+    for name in FOREIGN {
+        assert_eq!(value(name), None, "{name}");
+    }
+    for name in PASSED {
+        assert_eq!(value(name).as_deref(), Some("/nowhere"), "{name}");
+    }
+    assert_eq!(value("LC_ALL").as_deref(), Some("C.UTF-8"));
+    assert_eq!(value("GIO_USE_VFS").as_deref(), Some("local"));
+}
+
+#[test]
 fn a_closed_standard_output_is_no_panic() {
     let script = format!(
         "'{}' --version | true; '{0}' --help | true; '{0}' --version >&-",

@@ -11,7 +11,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -66,6 +66,13 @@ pub struct Repo {
     pub valid_until: Option<String>,
     pub sign: bool,
     pub component: String,
+    pub origin: String,
+    /// More fields of the Release file, with their newlines.
+    pub release_fields: String,
+    /// Files that the Release file lists besides the index, by their path below the suite.
+    pub listed: Vec<String>,
+    /// When gpg believes to be, as its option takes it.
+    pub signing_time: Option<String>,
     home: Utf8PathBuf,
     stanzas: Vec<String>,
 }
@@ -90,14 +97,7 @@ impl Repo {
                 "gpg",
                 &[&["--homedir", home.as_str()], &generate[..], &tail].concat(),
             );
-            let export = [
-                "--homedir",
-                home.as_str(),
-                "--output",
-                &format!("{home}.gpg"),
-                "--export",
-            ];
-            run("gpg", &export);
+            export_key(&home);
         }
         Self {
             dir: dir.join(name),
@@ -106,9 +106,22 @@ impl Repo {
             valid_until: None,
             sign: true,
             component: "main".to_owned(),
+            origin: "Test".to_owned(),
+            release_fields: String::new(),
+            listed: Vec::new(),
+            signing_time: None,
             home,
             stanzas: Vec::new(),
         }
+    }
+
+    /// Runs gpg with the key of this repository.
+    pub fn gpg(&self, args: &[&str]) {
+        let mut all = vec!["--homedir", self.home.as_str(), "--batch", "--quiet"];
+        if let Some(time) = &self.signing_time {
+            all.extend(["--faked-system-time", time]);
+        }
+        run("gpg", &[&all, args].concat());
     }
 
     pub fn keyring(&self) -> Utf8PathBuf {
@@ -144,19 +157,22 @@ impl Repo {
         let index = format!("{}/binary-amd64/Packages", self.component);
         std::fs::create_dir_all(dists.join(&index).parent().unwrap()).unwrap();
         std::fs::write(dists.join(&index), self.stanzas.join("\n")).unwrap();
-        let (sha256, size) = apt_ostree_fsx::sha256_file(&dists.join(&index)).unwrap();
         let mut release = format!(
-            "Origin: Test\nLabel: Test\nSuite: {0}\nCodename: {0}\nDate: {1}\n",
-            self.suite, self.date
+            "Origin: {2}\nLabel: Test\nSuite: {0}\nCodename: {0}\nDate: {1}\n{3}",
+            self.suite, self.date, self.origin, self.release_fields
         );
         if let Some(until) = &self.valid_until {
             let _ = writeln!(release, "Valid-Until: {until}");
         }
         let _ = write!(
             release,
-            "Architectures: amd64\nComponents: {}\nSHA256:\n {sha256} {size} {index}\n",
+            "Architectures: amd64\nComponents: {}\nSHA256:\n",
             self.component
         );
+        for file in self.listed.iter().chain([&index]) {
+            let (sha256, size) = apt_ostree_fsx::sha256_file(&dists.join(file)).unwrap();
+            let _ = writeln!(release, " {sha256} {size} {file}");
+        }
         let path = dists.join("Release");
         // apt sees a change of a file by its time in whole seconds.
         let old = std::fs::metadata(&path).and_then(|meta| meta.modified());
@@ -167,17 +183,8 @@ impl Repo {
         let signed = dists.join("InRelease");
         drop(std::fs::remove_file(&signed));
         if self.sign {
-            let args = [
-                "--homedir",
-                self.home.as_str(),
-                "--batch",
-                "--clearsign",
-                "--output",
-            ];
-            run(
-                "gpg",
-                &[&args[..], &[signed.as_str(), path.as_str()]].concat(),
-            );
+            let args = ["--clearsign", "--output", signed.as_str(), path.as_str()];
+            self.gpg(&args);
         }
         for file in [&path, &signed].into_iter().filter(|file| file.exists()) {
             let file = std::fs::File::options().write(true).open(file).unwrap();
@@ -200,6 +207,16 @@ impl Repo {
             priority: None,
         }
     }
+}
+
+/// Writes the public key to where [`Repo::keyring`] looks for it.
+pub fn export_key(home: &Utf8Path) {
+    let output = format!("{home}.gpg");
+    let home = ["--homedir", home.as_str()];
+    run(
+        "gpg",
+        &[&home[..], &["--yes", "--output", &output, "--export"]].concat(),
+    );
 }
 
 impl Drop for Repo {
@@ -342,21 +359,29 @@ pub fn load_lock(path: &Utf8Path, strict: bool) -> Lock {
     Lock::load(&[path], strict).unwrap()
 }
 
+/// Answers a request for a path in its own way, and says so, or leaves it to the files.
+pub type Answer = fn(path: &str, stream: &mut TcpStream) -> bool;
+
 /// Serves the files of `dir` over HTTP for the life of the process; returns the base URL.
 pub fn serve(dir: &Utf8Path) -> String {
+    serve_with(dir, |_, _| false)
+}
+
+/// Serves the files of `dir` except where `odd` answers.
+pub fn serve_with(dir: &Utf8Path, odd: Answer) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let dir = dir.to_owned();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let dir = dir.clone();
-            std::thread::spawn(move || answer(&dir, stream));
+            std::thread::spawn(move || answer(&dir, stream, odd));
         }
     });
     url
 }
 
-fn answer(dir: &Utf8Path, mut stream: std::net::TcpStream) {
+fn answer(dir: &Utf8Path, mut stream: TcpStream, odd: Answer) {
     let mut lines = BufReader::new(stream.try_clone().unwrap())
         .lines()
         .map_while(Result::ok);
@@ -371,6 +396,9 @@ fn answer(dir: &Utf8Path, mut stream: std::net::TcpStream) {
             if header.is_empty() {
                 break;
             }
+        }
+        if odd(path, &mut stream) {
+            continue;
         }
         let (status, body) = match std::fs::read(dir.join(path.trim_start_matches('/'))) {
             Ok(body) => ("200 OK", body),

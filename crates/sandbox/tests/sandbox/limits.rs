@@ -5,7 +5,7 @@ use std::time::Duration;
 use apt_ostree_model::ErrorKind;
 
 use crate::Test;
-use crate::support::{Scene, probe, shell, try_shell};
+use crate::support::{Scene, probe, shell, snapshot, try_shell};
 
 pub(crate) const TESTS: &[Test] = &[
     ("time_is_limited", time_is_limited),
@@ -18,6 +18,14 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "memory_file_systems_are_limited",
         memory_file_systems_are_limited,
+    ),
+    (
+        "a_script_that_fills_the_disk_fails_and_harms_no_other",
+        a_script_that_fills_the_disk_fails_and_harms_no_other,
+    ),
+    (
+        "a_script_that_fills_the_memory_dies_before_its_caller",
+        a_script_that_fills_the_memory_dies_before_its_caller,
     ),
     (
         "a_killed_caller_takes_everything_along",
@@ -102,6 +110,101 @@ fn memory_file_systems_are_limited() {
     let script = "for d in /tmp /var/tmp /run /dev/shm /dev; do head -c 8000000 /dev/zero > $d/big 2>/dev/null && echo $d; done; echo end";
     let (_, lines) = shell(&sandbox, script);
     assert_eq!(lines, ["end"]);
+}
+
+/// A small file system that is gone with this value.
+struct SmallDisk(camino::Utf8PathBuf);
+
+impl SmallDisk {
+    fn mount(path: camino::Utf8PathBuf) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        let mount = apt_ostree_fsx::Cmd::new("mount").args(["-t", "tmpfs", "-o", "size=8m"]);
+        mount.args(["tmpfs", path.as_str()]).run().unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let umount = apt_ostree_fsx::Cmd::new("umount").arg(self.0.as_str());
+        drop(umount.run());
+    }
+}
+
+fn a_script_that_fills_the_disk_fails_and_harms_no_other() {
+    let scene = Scene::new();
+    let disk = SmallDisk::mount(scene.path("disk"));
+    let before = (scene.outside(), snapshot(&scene.path("lower/etc")));
+    let (upper, work) = (disk.0.join("upper"), disk.0.join("work"));
+    let mut sandbox = scene.overlay();
+    for dir in [&upper, &work] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    sandbox.root = apt_ostree_sandbox::Root::Overlay {
+        lowers: vec![scene.path("lower")],
+        upper: upper.clone(),
+        work,
+    };
+    let (finished, lines) = shell(&sandbox, "head -c 1000000000 /dev/zero > /etc/big");
+    assert!(!finished.success());
+    assert!(lines[0].contains("No space left on device"), "{lines:?}");
+    assert_eq!(
+        (scene.outside(), snapshot(&scene.path("lower/etc"))),
+        before,
+        "something outside of the upper directory changed"
+    );
+    std::fs::remove_file(upper.join("etc/big")).unwrap();
+    let (finished, _) = shell(&sandbox, "echo x > /etc/small");
+    assert!(finished.success());
+}
+
+/// The kernel has to choose a process that ends when memory runs out.
+fn a_script_that_fills_the_memory_dies_before_its_caller() {
+    let Some(group) = MemoryGroup::create(192 << 20) else {
+        eprintln!("SKIPPED: a_script_that_fills_the_memory_dies_before_its_caller: no cgroup");
+        return;
+    };
+    let scene = Scene::new();
+    let exe = std::env::current_exe().unwrap();
+    let caller = apt_ostree_fsx::Cmd::new(exe.as_os_str())
+        .args(["probe", "memory", scene.base.as_str(), group.0.as_str()])
+        .timeout(Duration::from_secs(60));
+    let mut lines = Vec::new();
+    caller
+        .stream(&mut |line| lines.push(line.to_owned()))
+        .unwrap();
+    assert_eq!(lines, ["Signalled(9)", "next: Exited(0)"]);
+}
+
+/// A cgroup with little memory; dropping it removes it.
+struct MemoryGroup(camino::Utf8PathBuf);
+
+impl MemoryGroup {
+    fn create(limit: u64) -> Option<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = |mark: &str| {
+            let line = own.lines().find(|line| line.contains(mark))?;
+            line.rsplit_once(mark).map(|(_, path)| path.to_owned())
+        };
+        let name = format!("sandbox-test-{}", std::process::id());
+        let (dir, file) = match own(":memory:") {
+            Some(path) => (format!("memory{path}/{name}"), "memory.limit_in_bytes"),
+            None => (format!("{}/../{name}", own("0::")?), "memory.max"),
+        };
+        let dir = camino::Utf8PathBuf::from(format!("/sys/fs/cgroup/{dir}"));
+        std::fs::create_dir(&dir).ok()?;
+        let group = Self(dir);
+        std::fs::write(group.0.join(file), limit.to_string()).ok()?;
+        // Where there is swap, it must not take what is too much.
+        drop(std::fs::write(group.0.join("memory.swap.max"), "0"));
+        Some(group)
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir(&self.0));
+    }
 }
 
 fn a_killed_caller_takes_everything_along() {

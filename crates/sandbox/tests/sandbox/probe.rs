@@ -25,6 +25,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         "nested" => nested(),
         "without-rights" => without_rights(second),
         "run-for-ever" => run_for_ever(second),
+        "memory" => memory(second, args.get(2).map(String::as_str).unwrap_or_default()),
         "cancelled" => cancelled(second),
         other => panic!("no probe '{other}'"),
     }
@@ -239,6 +240,17 @@ fn run_for_ever(base: &str) {
     let sandbox = marked(base).bind_writable(Utf8Path::new(base).join("data"), "/srv");
     let script = "setsid sleep 1000 & echo $! > /srv/pid; while :; do sleep 1; done";
     drop(sandbox.run(&["sh", "-c", script], b"", &mut |_| {}));
+}
+
+/// A caller with little memory runs what wants all of it.
+fn memory(base: &str, group: &str) {
+    fs::write(Utf8Path::new(group).join("cgroup.procs"), "0").unwrap();
+    let sandbox = marked(base);
+    // The last line of endless zeros is kept in memory.
+    let finished = sandbox.run(&["tail", "/dev/zero"], b"", &mut |_| {});
+    println!("{:?}", finished.unwrap().status);
+    let finished = sandbox.run(&["true"], b"", &mut |_| {});
+    println!("next: {:?}", finished.unwrap().status);
 }
 
 fn cancelled(base: &str) {
