@@ -10,7 +10,10 @@ use apt_ostree_model::compose::Compression;
 use flate2::{Compress, Crc, FlushCompress};
 use openssl::sha::sha256;
 
-const GZIP_LEVEL: u32 = 6;
+/// A fifth faster than 6, for a half per cent more bytes.
+const GZIP_LEVEL: u32 = 5;
+/// For what can't be compressed: finds that out without searching.
+const GZIP_LEVEL_PACKED: u32 = 1;
 const ZSTD_LEVEL: i32 = 3;
 
 /// How far back deflate refers.
@@ -63,7 +66,12 @@ pub(crate) fn pack(compression: Compression, chunk: Vec<u8>, window: &[u8]) -> i
 }
 
 fn deflate(chunk: &[u8], window: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = Compress::new(flate2::Compression::new(GZIP_LEVEL), false);
+    let level = if is_packed(chunk)? {
+        GZIP_LEVEL_PACKED
+    } else {
+        GZIP_LEVEL
+    };
+    let mut encoder = Compress::new(flate2::Compression::new(level), false);
     if !window.is_empty() {
         encoder.set_dictionary(window).map_err(io::Error::other)?;
     }
@@ -78,6 +86,28 @@ fn deflate(chunk: &[u8], window: &[u8]) -> io::Result<Vec<u8>> {
         }
         out.reserve(chunk.len() / 8 + 1024);
     }
+}
+
+/// Bytes in each of the [`SAMPLES`] of a chunk.
+const SAMPLE: usize = 4 << 10;
+const SAMPLES: usize = 8;
+
+/// Whether samples from all over the chunk say that it is compressed data already, such as kernel
+/// modules, pictures and fonts.
+fn is_packed(chunk: &[u8]) -> io::Result<bool> {
+    if chunk.len() < 4 * SAMPLE * SAMPLES {
+        return Ok(false);
+    }
+    let step = chunk.len() / SAMPLES;
+    let samples: Vec<u8> = chunk
+        .chunks_exact(step)
+        .flat_map(|part| part[..SAMPLE].iter().copied())
+        .collect();
+    let mut out = Vec::with_capacity(2 * samples.len());
+    Compress::new(flate2::Compression::new(GZIP_LEVEL_PACKED), false)
+        .compress_vec(&samples, &mut out, FlushCompress::Finish)
+        .map_err(io::Error::other)?;
+    Ok(out.len() * 50 > samples.len() * 49)
 }
 
 /// What is around the chunks of one stream.
@@ -219,6 +249,18 @@ mod tests {
     fn an_empty_gzip_stream_is_valid() {
         let blob = stream(Compression::Gzip, &[], 1);
         assert_eq!(plain(Compression::Gzip, &blob), b"");
+    }
+
+    #[test]
+    fn compressed_data_is_not_searched_for_matches() {
+        let noise: Vec<u8> = (0..16_384_u32)
+            .flat_map(|i| sha256(&i.to_le_bytes()))
+            .collect();
+        assert!(is_packed(&noise).unwrap());
+        let text: Vec<u8> = (0..60_000_u32)
+            .flat_map(|i| i.to_string().into_bytes())
+            .collect();
+        assert!(!is_packed(&text).unwrap());
     }
 
     proptest! {

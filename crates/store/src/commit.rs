@@ -10,11 +10,12 @@ use apt_ostree_model::{Node, Sha256Digest, Tree};
 use fn_error_context::context;
 use ostree::glib::Variant;
 use ostree::{ObjectType, Repo, RepoMode, gio};
+use rustix::io::Errno;
 
 use crate::error::{invalid_input, quote, storage};
 use crate::metavalue::{self, MetaValue, require_no_nul};
 use crate::treewriter::{TreeWriter, write_commit};
-use crate::{CacheRepo, CommitTree, TargetRepo};
+use crate::{CacheRepo, CommitTree, ContentDir, TargetRepo};
 
 /// Threads that compress objects for an `archive` repository.
 const MAX_THREADS: usize = 8;
@@ -74,23 +75,23 @@ impl CacheRepo {
         let detached = metavalue::dict(&request.detached)?;
         // An object of its own: a transaction belongs to one.
         let repo = target.handle.open()?;
-        let transaction = repo
-            .auto_transaction(gio::Cancellable::NONE)
-            .map_err(storage)?;
-        let contents = self.export(tree, target, &repo)?;
         let mut writer = TreeWriter::new(Some(&repo));
-        let root = writer.write(&tree.root)?;
+        // libostree moves the objects of a transaction to their places in any order: what the
+        // commit names must be there before it is, wherever that is cut off.
+        let (contents, root) = in_transaction(&repo, || {
+            Ok((self.export(tree, target, &repo)?, writer.write(&tree.root)?))
+        })?;
         let about = (request.subject.as_str(), request.parent.as_deref());
-        let checksum = write_commit(&repo, root, time, &metadata, about)?;
-        finish(&repo, &checksum, &detached, request)?;
+        let checksum = in_transaction(&repo, || {
+            let checksum = write_commit(&repo, root, time, &metadata, about)?;
+            finish(&repo, &checksum, &detached, request)?;
+            Ok(checksum)
+        })?;
         let stats = CommitStats {
             n_metadata_total: writer.stats.n_metadata_total + 1,
             n_metadata_written: writer.stats.n_metadata_written + 1,
             ..contents
         };
-        transaction
-            .commit(gio::Cancellable::NONE)
-            .map_err(storage)?;
         Ok(CommitResult {
             checksum,
             content_checksum: root.content_checksum(),
@@ -122,9 +123,18 @@ impl CacheRepo {
         } else {
             1
         };
+        let objects = match target.mode() {
+            RepoMode::Bare => {
+                // A link shows at once, and it must not outlive a crash without its content.
+                self.content().sync()?;
+                Some(ContentDir::open_repo(target.path())?)
+            }
+            _ => None,
+        };
         let export = Export {
             cache: self,
             target,
+            objects,
             nodes: &nodes,
             next: AtomicUsize::new(0),
             stats: Mutex::default(),
@@ -170,10 +180,21 @@ impl CacheRepo {
     }
 }
 
+/// Does `work` in a transaction of `repo`, which is given up when that fails.
+fn in_transaction<T>(repo: &Repo, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let none = gio::Cancellable::NONE;
+    let transaction = repo.auto_transaction(none).map_err(storage)?;
+    let done = work()?;
+    transaction.commit(none).map_err(storage)?;
+    Ok(done)
+}
+
 /// Contents on their way to another repository.
 struct Export<'e> {
     cache: &'e CacheRepo,
     target: &'e TargetRepo,
+    /// The target's objects when they can be links to those of the cache.
+    objects: Option<ContentDir>,
     nodes: &'e [(Sha256Digest, &'e Node)],
     next: AtomicUsize,
     stats: Mutex<CommitStats>,
@@ -181,12 +202,8 @@ struct Export<'e> {
 
 impl Export<'_> {
     fn run_alone(&self) -> Result<()> {
-        let none = gio::Cancellable::NONE;
         let repo = self.target.handle.open()?;
-        let transaction = repo.auto_transaction(none).map_err(storage)?;
-        self.run(&repo)?;
-        transaction.commit(none).map_err(storage)?;
-        Ok(())
+        in_transaction(&repo, || self.run(&repo))
     }
 
     fn run(&self, repo: &Repo) -> Result<()> {
@@ -201,7 +218,7 @@ impl Export<'_> {
                 self.require(node)?;
                 stats.n_content_total += 1;
                 stats.n_cache_hits += 1;
-                if copy(repo, &from, checksum, true)? {
+                if self.put(repo, &from, checksum)? {
                     stats.n_content_written += 1;
                     stats.content_bytes_written += node.as_file().map_or(0, |f| f.size);
                 }
@@ -216,6 +233,19 @@ impl Export<'_> {
         total.n_content_written += stats.n_content_written;
         total.content_bytes_written += stats.content_bytes_written;
         Ok(())
+    }
+
+    /// Links or copies one content object; false when it was there.
+    fn put(&self, repo: &Repo, from: &Repo, checksum: &Sha256Digest) -> Result<bool> {
+        if let Some(objects) = &self.objects {
+            match objects.link_from(self.cache.content(), checksum) {
+                Ok(()) => return Ok(true),
+                Err(Errno::EXIST) => return Ok(false),
+                // Another file system, or too many links of one object.
+                Err(_) => {}
+            }
+        }
+        copy(repo, from, checksum, true)
     }
 
     fn require(&self, node: &Node) -> Result<()> {

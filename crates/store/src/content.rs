@@ -2,7 +2,7 @@
 
 use std::fs::File as DiskFile;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::{ContentReader, File, Meta, Node, Sha256Digest, Symlink};
@@ -140,13 +140,28 @@ impl ContentDir {
         checksum: &Sha256Digest,
     ) -> Result<()> {
         finish_file(file, meta)?;
-        let (from, to) = (
-            format!("/proc/self/fd/{}", file.as_raw_fd()),
-            object::content_path(checksum),
-        );
-        let link =
-            || rustix::fs::linkat(CWD, from.as_str(), &self.dir, &to, AtFlags::SYMLINK_FOLLOW);
-        let linked = match link() {
+        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match self.link((CWD, &from), AtFlags::SYMLINK_FOLLOW, checksum) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("storing object {checksum}")),
+        }
+    }
+
+    /// Makes an object of `from`, on the same file system, one of this directory too.
+    pub(crate) fn link_from(&self, from: &Self, checksum: &Sha256Digest) -> rustix::io::Result<()> {
+        let path = object::content_path(checksum);
+        self.link((from.dir.as_fd(), &path), AtFlags::empty(), checksum)
+    }
+
+    fn link(
+        &self,
+        (dir, path): (BorrowedFd<'_>, &str),
+        flags: AtFlags,
+        checksum: &Sha256Digest,
+    ) -> rustix::io::Result<()> {
+        let to = object::content_path(checksum);
+        let link = || rustix::fs::linkat(dir, path, &self.dir, &to, flags);
+        match link() {
             Err(Errno::NOENT) => {
                 let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
                 match rustix::fs::mkdirat(&self.dir, &to[..2], mode) {
@@ -155,11 +170,12 @@ impl ContentDir {
                 }
             }
             other => other,
-        };
-        match linked {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("storing object {checksum}")),
         }
+    }
+
+    /// Waits until everything on the file system is on disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.dir)?)
     }
 
     /// Deletes an object; it may be missing.

@@ -5,7 +5,7 @@ use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::compose::{ImageOptions, InstallOptions, LintOptions, Outcome};
-use apt_ostree_model::{Dir, ImportedPackage, Node, Step, Tree};
+use apt_ostree_model::{Dir, ErrorKind, ImportedPackage, Kinded, Node, Step, Tree};
 use apt_ostree_store::{Import, ImportRequest};
 use apt_ostree_treefile::ComposeSpec;
 use camino::Utf8PathBuf;
@@ -104,7 +104,33 @@ pub(super) fn configured<'r>(
     run: &'r Run<'_>,
     resolved: &Resolved,
     debs: &[Utf8PathBuf],
-    fresh: impl FnOnce(&[&ImportedPackage]),
+    fresh: impl Fn(&[&ImportedPackage]),
+) -> Result<Configured<'r>> {
+    let error = match try_configured(run, resolved, debs, &fresh) {
+        Err(error) => error,
+        done => return done,
+    };
+    let wrong = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<Kinded>())
+        .any(|cause| cause.kind == ErrorKind::Verification);
+    let Some(session) = resolved.session.as_ref().filter(|_| wrong) else {
+        return Err(error);
+    };
+    // A file of the cache that is not what was downloaded: get it again.
+    if session.discard_damaged(&resolved.plan, run.reporter)? == 0 {
+        return Err(error);
+    }
+    run.clear_scratch()?;
+    let debs = session.acquire(&resolved.plan, run.reporter)?;
+    try_configured(run, resolved, &debs, &fresh)
+}
+
+fn try_configured<'r>(
+    run: &'r Run<'_>,
+    resolved: &Resolved,
+    debs: &[Utf8PathBuf],
+    fresh: &dyn Fn(&[&ImportedPackage]),
 ) -> Result<Configured<'r>> {
     let requests = import_requests(resolved, debs);
     let import = Import::new(&run.store, &requests, run.reporter);
@@ -242,7 +268,7 @@ pub(super) fn build(
                 return;
             };
             let guess = Guess {
-                packages: packages.iter().copied().cloned().collect(),
+                packages: packages.iter().map(|p| files_of(p)).collect(),
                 timestamp: timestamp(packages.iter().copied(), epoch),
                 options,
                 image,
@@ -254,6 +280,21 @@ pub(super) fn build(
         stop.store(true, Ordering::Relaxed);
         Ok(Built { version, ..built? })
     })
+}
+
+/// The package without what only dpkg needs.
+fn files_of(package: &ImportedPackage) -> ImportedPackage {
+    ImportedPackage {
+        control: String::new(),
+        members: Default::default(),
+        conffiles: Vec::new(),
+        list: package.list.clone(),
+        tree: package.tree.clone(),
+        name: package.name.clone(),
+        version: package.version.clone(),
+        arch: package.arch.clone(),
+        ..*package
+    }
 }
 
 /// Time of a commit: that of the newest package unless the environment says another.

@@ -124,7 +124,8 @@ fn encode(
     let tree = built.image_tree(run)?;
     let plans = plans(resolved, built, &tree, options)?;
     let cache = BlobCache::open(run.cachedir.as_std_path())?;
-    let layers = encoder(run, built, &tree, &cache, options.compression).encode(&plans)?;
+    let layers =
+        encoder(run, built.timestamp, &tree, &cache, options.compression).encode(&plans)?;
     let image = config(resolved, built, options, report)?.build(layers)?;
     cache.prune(BLOB_CACHE_LIMIT)?;
     Ok(image)
@@ -144,7 +145,7 @@ fn plans(
 
 fn encoder<'a>(
     run: &'a Run<'_>,
-    built: &Built,
+    timestamp: i64,
     tree: &'a Tree,
     cache: &'a BlobCache,
     compression: Compression,
@@ -154,7 +155,7 @@ fn encoder<'a>(
         content: &run.store,
         cache,
         compression,
-        timestamp: u64::try_from(built.timestamp).unwrap_or_default(),
+        timestamp: u64::try_from(timestamp).unwrap_or_default(),
         threads: run.threads,
         reporter: run.reporter,
     }
@@ -201,6 +202,8 @@ impl Guess<'_> {
         };
         let tree = built.image_tree(run)?;
         let mut plans = plans(resolved, &built, &tree, self.image)?;
+        // The rest of the work takes long enough to give the memory back.
+        drop(built);
         plans.retain(|plan| plan.by_package);
         // The large ones first: the fewer bytes are left at the end, the better.
         plans.sort_by_cached_key(|plan| Reverse(size(&tree, plan)));
@@ -208,7 +211,7 @@ impl Guess<'_> {
         let encoder = LayerEncoder {
             threads: 1,
             reporter: &NullReporter,
-            ..encoder(run, &built, &tree, &cache, self.image.compression)
+            ..encoder(run, self.timestamp, &tree, &cache, self.image.compression)
         };
         for plan in plans {
             if stop.load(Ordering::Relaxed) {
