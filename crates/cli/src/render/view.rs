@@ -18,6 +18,8 @@ pub(crate) struct View {
     level: Level,
     lines: Lines,
     bar: Option<ProgressBar>,
+    /// The step that started last: the bar is its. Others may be under way too.
+    step: Option<Step>,
     timings: Timings,
     started: Instant,
 }
@@ -32,6 +34,7 @@ impl View {
             level,
             lines: Lines::new(level, !terminal),
             bar: terminal.then(hidden_bar),
+            step: None,
             timings: Timings::default(),
             started: Instant::now(),
         }
@@ -52,13 +55,25 @@ impl View {
         if self.json {
             return;
         }
-        if let Some(bar) = &self.bar {
+        if let Event::StepStarted { step } = event {
+            self.step = Some(*step);
+        }
+        if let Some(bar) = &self.bar
+            && self.is_shown(event)
+        {
             update_bar(bar, event);
         }
         match self.lines.render(event) {
             None => {}
             Some(Line::Out(text)) => self.above_bar(|| print(&text)),
             Some(Line::Warning(text)) => self.warn(&text),
+        }
+    }
+
+    fn is_shown(&self, event: &Event) -> bool {
+        match event {
+            Event::StepProgress { step, .. } => self.step == Some(*step),
+            _ => true,
         }
     }
 
@@ -170,6 +185,24 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bar_is_that_of_the_step_that_started_last() {
+        let mut view = View::new(Verbosity::default(), true);
+        let progress = |step| Event::StepProgress {
+            step,
+            done: 1,
+            total: 2,
+            bytes: false,
+            item: None,
+        };
+        view.step = Some(Step::Import);
+        assert!(view.is_shown(&progress(Step::Import)));
+        assert!(!view.is_shown(&progress(Step::Configure)));
+        assert!(view.is_shown(&Event::StepStarted {
+            step: Step::Configure
+        }));
+    }
 
     #[test]
     fn times_of_a_step_that_runs_twice_add_up() {
