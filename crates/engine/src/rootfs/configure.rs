@@ -355,17 +355,19 @@ impl GroupRun<'_, '_> {
     /// other control files.
     fn preinsts(&self, live: &mut LiveRoot<'_>, packages: &[&ImportedPackage]) -> Result<()> {
         let control = self.job.workdir.join(format!("ci-{}", self.group.number));
-        let mut driver = String::from(PREINST_DRIVER);
-        for package in packages {
-            if package.members.contains_key("preinst") {
-                let name = format!("{}_{}", package.name, package.arch);
-                write_control_dir(&control.join(&name), package)?;
-                let words = [&name, package.name.as_str(), package.arch.as_str()];
-                let _ = writeln!(driver, "preinst {}", words.join(" "));
-            }
-        }
-        if !control.exists() {
+        let with_preinst: Vec<_> = packages
+            .iter()
+            .filter(|p| p.members.contains_key("preinst"))
+            .collect();
+        if with_preinst.is_empty() {
             return Ok(());
+        }
+        let mut driver = String::from(PREINST_DRIVER);
+        for package in with_preinst {
+            let (name, arch) = (&package.name, &package.arch);
+            write_control_dir(&control.join(format!("{name}_{arch}")), package)?;
+            // Neither name nor architecture has a character that means something to a shell.
+            let _ = writeln!(driver, "preinst {name}_{arch} {name} {arch}");
         }
         let mut script = Script::new("preinst", &["/bin/sh", "-eu", "/run/apt-ostree-ci/driver"]);
         std::fs::write(control.join("driver"), driver)
