@@ -4,7 +4,7 @@
 //! libapt's cache: `apt-helper` fetches URIs with apt's methods, proxies, retries and resumption.
 //! A file appears in the cache directory only after its size and SHA-256 were checked, under its
 //! SHA-256 as a name; therefore a cached file is checked by its size only. Whoever reads it hashes
-//! it anyway, and calls [`discard`] when it was damaged later.
+//! it anyway, and calls [`crate::Session::discard_damaged`] when one was damaged later.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -33,7 +33,7 @@ pub(crate) fn cached_path(debs_dir: &Utf8Path, sha256: &Sha256Digest) -> Utf8Pat
 ///
 /// # Errors
 /// When it can't be removed.
-pub fn discard(debs_dir: &Utf8Path, sha256: &Sha256Digest) -> std::io::Result<()> {
+fn discard(debs_dir: &Utf8Path, sha256: &Sha256Digest) -> std::io::Result<()> {
     match std::fs::remove_file(cached_path(debs_dir, sha256)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -39,7 +39,6 @@ mod sources;
 mod spec;
 mod uri;
 
-pub use acquire::discard;
 pub use lock::Lock;
 pub use refresh::SourceState;
 pub use session::{ImageSource, Session};

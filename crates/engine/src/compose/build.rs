@@ -176,7 +176,7 @@ fn try_configured<'r>(
     let packages = import.finish()?.packages;
     if !resolved.layers.above.is_empty() {
         let tree = merge_layers(live.tree().clone(), &resolved.layers.above);
-        live.set(tree)?;
+        live.set(tree);
     }
     Ok(Configured { live, packages })
 }
@@ -321,7 +321,7 @@ fn finish(
         let applied = postprocess::apply_treefile(live.tree().clone(), input)?;
         Ok::<_, anyhow::Error>((applied, "treefile applied".to_owned()))
     })?;
-    live.set(applied.tree)?;
+    live.set(applied.tree);
     run_scripts(run, &resolved.spec, &mut live, timestamp)?;
     let initramfs = make_initramfs(run, &resolved.spec, &mut live, &packages)?;
     let tree = live.tree().clone();
@@ -452,8 +452,7 @@ fn run_scripts(
         return Ok(());
     }
     let dir = run.scratch("scripts")?;
-    live.refresh()?;
-    live.set_epoch(epoch);
+    live.begin(epoch);
     for (index, text) in spec.edits.postprocess.iter().enumerate() {
         let path = dir.join(format!("postprocess-{index}"));
         std::fs::write(&path, text).with_context(|| format!("writing '{path}'"))?;

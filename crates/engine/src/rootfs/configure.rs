@@ -28,11 +28,7 @@ const CONFIGURE_VERSION: u32 = 3;
 const SCAFFOLD: [(&str, u32, &str); 4] = [
     ("usr/sbin/policy-rc.d", 0o755, "#!/bin/sh\nexit 101\n"),
     ("etc/hostname", 0o644, "localhost\n"),
-    (
-        "etc/hosts",
-        0o644,
-        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
-    ),
+    HOSTS,
     ("etc/resolv.conf", 0o644, ""),
 ];
 
@@ -232,7 +228,8 @@ fn finish(job: &Job<'_>, store: &CacheRepo, live: &mut LiveRoot<'_>) -> Result<(
         0o644,
         states.as_bytes(),
     )?;
-    live.set(tree)
+    live.set(tree);
+    Ok(())
 }
 
 struct GroupRun<'g, 'p> {
@@ -260,7 +257,7 @@ impl GroupRun<'_, '_> {
             self.group.number,
             wrong.join(", ")
         ));
-        live.set(start)?;
+        live.set(start);
         self.run(live, Some(self.job.lock))?;
         let key = locked_key(&self.group.key, self.job.lock);
         self.store.save_tree(&key, live.tree())
@@ -268,20 +265,19 @@ impl GroupRun<'_, '_> {
 
     fn run(&self, live: &mut LiveRoot<'_>, lock: Option<&IdLock>) -> Result<()> {
         // As when the group starts from a cached state.
-        live.refresh()?;
-        live.set_epoch(self.epoch);
+        live.begin(self.epoch);
         if self.group.number == 0 && self.before.is_empty() {
             self.bootstrap(live, lock)?;
         } else {
             if let Some(lock) = lock {
                 let mut tree = live.tree().clone();
                 accounts::precreate(&mut tree, self.store, lock)?;
-                live.set(tree)?;
+                live.set(tree);
             }
             self.seed_debconf(live)?;
             self.preinsts(live, self.packages)?;
             let tree = self.unpacked(live.tree().clone())?;
-            live.set(tree)?;
+            live.set(tree);
         }
         self.configure_all(live)
     }
@@ -301,7 +297,7 @@ impl GroupRun<'_, '_> {
                 content::write(&mut tree, self.store, path, mode, text.as_bytes())?;
             }
         }
-        live.set(tree)?;
+        live.set(tree);
         let is_base = |p: &&&ImportedPackage| p.name.as_str() == "base-passwd";
         let (base, others): (Vec<&ImportedPackage>, Vec<&ImportedPackage>) =
             self.packages.iter().partition(|p| is_base(p));
@@ -309,7 +305,7 @@ impl GroupRun<'_, '_> {
         if let Some(lock) = lock {
             let mut tree = live.tree().clone();
             accounts::precreate(&mut tree, self.store, lock)?;
-            live.set(tree)?;
+            live.set(tree);
         }
         self.preinsts(live, &others)
     }
@@ -348,7 +344,8 @@ impl GroupRun<'_, '_> {
         live.run(&script, self.reporter)?;
         let mut tree = live.tree().clone();
         content::write(&mut tree, self.store, SEEDED, 0o644, b"1\n")?;
-        live.set(tree)
+        live.set(tree);
+        Ok(())
     }
 
     /// Runs the preinsts of `packages` where dpkg puts them, `tmp.ci`, each beside its package's

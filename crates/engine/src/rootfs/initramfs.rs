@@ -279,8 +279,7 @@ fn run_dracut(
         target: "/run/apt-ostree-out".into(),
         writable: true,
     }];
-    live.refresh()?;
-    live.set_epoch(job.epoch);
+    live.begin(job.epoch);
     let watcher = ErrorLines::new(reporter);
     live.run(&script, &watcher)?;
     if let Some(line) = watcher.first() {

@@ -30,6 +30,8 @@ pub struct LiveRoot<'a> {
     /// What the lowest `settled` layers show; the layers above it are of runs since then.
     base: Tree,
     settled: usize,
+    /// Whether the tree was replaced since the layers were made.
+    stale: bool,
     made: usize,
     epoch: i64,
 }
@@ -99,6 +101,7 @@ impl<'a> LiveRoot<'a> {
             layers: Vec::new(),
             base: Tree::default(),
             settled: 0,
+            stale: false,
             made: 0,
             epoch: 0,
         }
@@ -119,49 +122,19 @@ impl<'a> LiveRoot<'a> {
         self.dir
     }
 
-    /// Sets the time that scripts see as `SOURCE_DATE_EPOCH`, and that directories get which they
-    /// change, in seconds since 1970.
-    pub const fn set_epoch(&mut self, epoch: i64) {
-        self.epoch = epoch;
-    }
-
-    /// Replaces the tree, for example after packages were added to it.
-    ///
-    /// # Errors
-    /// When the difference can't be written to disk.
-    #[context("preparing the root for scripts")]
-    pub fn set(&mut self, tree: Tree) -> Result<()> {
+    /// Replaces the tree, for example after packages were added to it. The disk follows when
+    /// something runs.
+    pub fn set(&mut self, tree: Tree) {
         self.tree = tree;
-        if self.settled == 0 {
-            return Ok(());
-        }
-        if self.settled >= MAX_LAYERS {
-            return self.check_out();
-        }
-        let layer = self.new_dir("diff")?;
-        self.store.checkout_diff(&self.base, &self.tree, &layer)?;
-        self.layers.drain(..self.layers.len() - self.settled);
-        self.layers.insert(0, layer);
-        self.settle();
-        Ok(())
+        self.stale = true;
     }
 
-    /// Makes the root look as if the tree had just been checked out: what scripts wrote loses its
-    /// times.
-    ///
-    /// # Errors
-    /// As [`LiveRoot::set`].
-    pub fn refresh(&mut self) -> Result<()> {
-        if self.layers.len() == self.settled {
-            return Ok(());
-        }
-        let tree = std::mem::take(&mut self.tree);
-        self.set(tree)
-    }
-
-    fn settle(&mut self) {
-        self.settled = self.layers.len();
-        self.base = self.tree.clone();
+    /// Starts new work: what runs next sees the tree as if it had just been checked out, without
+    /// the times of what scripts wrote, and `epoch` as `SOURCE_DATE_EPOCH` (seconds since 1970);
+    /// directories that it changes get that time.
+    pub fn begin(&mut self, epoch: i64) {
+        self.epoch = epoch;
+        self.stale |= self.layers.len() > self.settled;
     }
 
     /// Runs a program in the root, reports its output, and takes what it changed into the tree.
@@ -219,20 +192,27 @@ impl<'a> LiveRoot<'a> {
         Ok(())
     }
 
-    /// Makes the lower layers when there are none, or fewer of many.
+    /// Makes the lower layers show the tree; few of them, and of many runs one.
+    #[context("preparing the root for scripts")]
     fn materialise(&mut self) -> Result<()> {
-        match self.layers.len() {
-            0 => self.check_out(),
-            MAX_LAYERS.. => self.refresh(),
-            _ => Ok(()),
+        let runs = self.layers.len() - self.settled;
+        let full = runs > 0 && self.layers.len() >= MAX_LAYERS;
+        if self.settled > 0 && !self.stale && !full {
+            return Ok(());
         }
-    }
-
-    fn check_out(&mut self) -> Result<()> {
-        let dir = self.new_dir("root")?;
-        self.store.checkout(&self.tree, &dir)?;
-        self.layers = vec![dir];
-        self.settle();
+        if self.settled == 0 || self.settled >= MAX_LAYERS {
+            let dir = self.new_dir("root")?;
+            self.store.checkout(&self.tree, &dir)?;
+            self.layers = vec![dir];
+        } else {
+            let layer = self.new_dir("diff")?;
+            self.store.checkout_diff(&self.base, &self.tree, &layer)?;
+            self.layers.drain(..runs);
+            self.layers.insert(0, layer);
+        }
+        self.settled = self.layers.len();
+        self.base = self.tree.clone();
+        self.stale = false;
         Ok(())
     }
 
