@@ -13,15 +13,6 @@ use apt_ostree_treefile::spec::RepoSpec;
 use camino::Utf8Path;
 use common::*;
 
-const BASE: &str = "Essential: yes";
-
-/// A signed repository with one essential package.
-fn repo(dir: &Utf8Path) -> Repo {
-    let mut repo = Repo::new(dir, "repo", "good");
-    repo.deb("base", "1", BASE);
-    repo
-}
-
 /// The repository is refused with an error of `kind` that has one of `words`.
 fn refuse(dir: &Utf8Path, spec: RepoSpec, kind: ErrorKind, words: &[&str]) {
     let result = solve(config(dir, vec![spec], &["base"]));

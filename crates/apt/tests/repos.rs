@@ -8,15 +8,6 @@ use apt_ostree_model::{ErrorKind, RecordingReporter};
 use camino::Utf8Path;
 use common::*;
 
-const BASE: &str = "Essential: yes";
-
-/// A signed repository with one essential package.
-fn repo(dir: &Utf8Path) -> Repo {
-    let mut repo = Repo::new(dir, "repo", "good");
-    repo.deb("base", "1", BASE);
-    repo
-}
-
 #[test]
 fn a_signed_repository_is_solved_and_fetched() {
     steps(

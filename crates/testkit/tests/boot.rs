@@ -37,14 +37,7 @@ fn a_deployed_tree_boots_and_keeps_its_state() {
         .deployment(&sysroot.default_entry().unwrap())
         .unwrap();
 
-    let (system, state) = Container::boot(&sysroot).unwrap();
-    assert_eq!(
-        state,
-        "running",
-        "{}",
-        system.text(&["systemctl", "--failed"]).unwrap()
-    );
-    assert_no_errors(&system);
+    let system = boot(&sysroot);
     let status = system.text(&["ostree", "admin", "status"]).unwrap();
     assert!(
         status.starts_with(&format!("* debian {commit}.0")),
@@ -67,14 +60,7 @@ fn a_deployed_tree_boots_and_keeps_its_state() {
         .unwrap();
     assert_eq!(system.shutdown("reboot").unwrap(), REBOOT);
 
-    let (system, state) = Container::boot(&sysroot).unwrap();
-    assert_eq!(
-        state,
-        "running",
-        "{}",
-        system.text(&["systemctl", "--failed"]).unwrap()
-    );
-    assert_no_errors(&system);
+    let system = boot(&sysroot);
     assert_eq!(
         system.text(&["cat", "/etc/kept", "/var/lib/kept"]).unwrap(),
         "local\nlocal"
@@ -98,6 +84,19 @@ fn a_deployed_tree_boots_and_keeps_its_state() {
         "{boots}"
     );
     assert_eq!(system.shutdown("poweroff").unwrap(), 0);
+}
+
+/// Boots the deployment in a container; everything must be up, without errors in the journal.
+fn boot(sysroot: &Sysroot) -> Container {
+    let (system, state) = Container::boot(sysroot).unwrap();
+    assert_eq!(
+        state,
+        "running",
+        "{}",
+        system.text(&["systemctl", "--failed"]).unwrap()
+    );
+    assert_no_errors(&system);
+    system
 }
 
 fn assert_no_errors(system: &Container) {

@@ -416,3 +416,13 @@ fn answer(dir: &Utf8Path, mut stream: TcpStream, odd: Answer) {
         }
     }
 }
+
+/// A control field of packages that every solution holds.
+pub const BASE: &str = "Essential: yes";
+
+/// A signed repository with one essential package.
+pub fn repo(dir: &Utf8Path) -> Repo {
+    let mut repo = Repo::new(dir, "repo", "good");
+    repo.deb("base", "1", BASE);
+    repo
+}
