@@ -14,6 +14,7 @@
 mod cache;
 mod compress;
 mod config;
+mod deflate;
 mod descriptor;
 mod encode;
 mod output;

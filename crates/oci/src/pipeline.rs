@@ -16,11 +16,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use apt_ostree_model::compose::Compression;
 use apt_ostree_model::{ContentReader, Event, Reporter, Sha256Digest, Step};
 use fn_error_context::context;
+use libdeflater::Crc;
 use openssl::sha::Sha256;
 use tempfile::NamedTempFile;
 
 use crate::cache::{BlobCache, BlobInfo};
-use crate::compress::{Framing, Packed, chunk_size, pack, window};
+use crate::compress::{Framing, Packed, Packer, chunk_size};
 use crate::encode::Item;
 use crate::shown;
 use crate::tar::{Kind, TRAILER, padding};
@@ -38,7 +39,6 @@ pub(crate) struct Job<'a> {
 /// A chunk to compress, and where the result goes.
 struct Task {
     chunk: Vec<u8>,
-    window: Vec<u8>,
     reply: SyncSender<io::Result<Packed>>,
 }
 
@@ -46,7 +46,7 @@ struct Task {
 enum Piece {
     Begin { title: String },
     Chunk(Receiver<io::Result<Packed>>),
-    End { diff_id: Sha256Digest },
+    End { diff_id: Sha256Digest, crc: Crc },
 }
 
 /// Encodes `sources` (title and entries of each layer) and gives each finished blob to `store`.
@@ -84,12 +84,16 @@ pub(crate) fn run<'s>(
 
 /// Compresses chunks until there are no more.
 fn compress(compression: Compression, queue: &Mutex<Receiver<Task>>) {
+    let mut packer = Packer::new(compression);
     loop {
         let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(task) = task else {
             return;
         };
-        let packed = pack(compression, task.chunk, &task.window);
+        let packed = match &mut packer {
+            Ok(packer) => packer.pack(task.chunk),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        };
         // Nobody waits for the result once an error has ended the work.
         let _unheard = task.reply.send(packed);
     }
@@ -115,8 +119,8 @@ fn collect(
                 progress.add(packed.length);
                 open = Some(blob);
             }
-            (Piece::End { diff_id }, Some(blob)) => {
-                let (file, info) = blob.finish(diff_id)?;
+            (Piece::End { diff_id, crc }, Some(blob)) => {
+                let (file, info) = blob.finish(diff_id, &crc)?;
                 store(number, file, &info)?;
                 number += 1;
             }
@@ -154,7 +158,6 @@ impl BlobWriter {
     }
 
     fn add(&mut self, packed: &Packed) -> Result<()> {
-        self.framing.add(packed);
         self.uncompressed_size += packed.length as u64;
         self.write(&packed.data)
     }
@@ -167,8 +170,8 @@ impl BlobWriter {
         Ok(())
     }
 
-    fn finish(mut self, diff_id: Sha256Digest) -> Result<(NamedTempFile, BlobInfo)> {
-        self.write(&self.framing.end())?;
+    fn finish(mut self, diff_id: Sha256Digest, crc: &Crc) -> Result<(NamedTempFile, BlobInfo)> {
+        self.write(&self.framing.end(crc, self.uncompressed_size))?;
         let info = BlobInfo {
             digest: Sha256Digest::new(self.hasher.finish()),
             diff_id,
@@ -185,8 +188,8 @@ struct TarWriter {
     tasks: SyncSender<Task>,
     pieces: SyncSender<Piece>,
     chunk: Vec<u8>,
-    window: Vec<u8>,
     hasher: Sha256,
+    crc: Crc,
 }
 
 impl TarWriter {
@@ -196,8 +199,8 @@ impl TarWriter {
             tasks,
             pieces,
             chunk: Vec::new(),
-            window: Vec::new(),
             hasher: Sha256::new(),
+            crc: Crc::new(),
         }
     }
 
@@ -208,8 +211,8 @@ impl TarWriter {
         items: &[Item<'_>],
         content: &dyn ContentReader,
     ) -> Result<()> {
-        self.window.clear();
         self.hasher = Sha256::new();
+        self.crc = Crc::new();
         self.send(Piece::Begin {
             title: title.to_owned(),
         })?;
@@ -226,9 +229,13 @@ impl TarWriter {
         }
         self.write(&TRAILER)?;
         self.flush()?;
-        let hasher = std::mem::take(&mut self.hasher);
+        let (hasher, crc) = (
+            std::mem::take(&mut self.hasher),
+            std::mem::take(&mut self.crc),
+        );
         self.send(Piece::End {
             diff_id: Sha256Digest::new(hasher.finish()),
+            crc,
         })
     }
 
@@ -294,16 +301,11 @@ impl TarWriter {
         }
         let chunk = std::mem::take(&mut self.chunk);
         self.hasher.update(&chunk);
-        let next_window = window(self.compression, &chunk);
-        let window = std::mem::replace(&mut self.window, next_window);
+        self.crc.update(&chunk);
         let (reply, result) = sync_channel(1);
         self.send(Piece::Chunk(result))?;
         self.tasks
-            .send(Task {
-                chunk,
-                window,
-                reply,
-            })
+            .send(Task { chunk, reply })
             .map_err(|_| anyhow!("the compressing threads ended early"))
     }
 
