@@ -27,6 +27,9 @@ use crate::object;
 use crate::refname::escape_ref;
 use crate::sink::PackageSink;
 
+/// How much nicer than others the threads that import are.
+const NICE: i32 = 5;
+
 /// A package to import, and what it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRequest {
@@ -289,16 +292,20 @@ impl<'j> Import<'j> {
         }
     }
 
-    /// Imports everything on `threads` threads and returns it.
+    /// Imports everything on `threads` threads and returns it. They yield to threads that need the
+    /// first packages to go on: what depends on the others is never in a hurry.
     ///
     /// # Errors
     /// As [`Import::wait`].
     pub fn run(&self, threads: usize) -> Result<Vec<&ImportedPackage>> {
         std::thread::scope(|scope| {
-            for _ in 1..threads.clamp(1, self.requests.len().max(1)) {
-                scope.spawn(|| self.work());
+            for _ in 0..threads.clamp(1, self.requests.len().max(1)) {
+                scope.spawn(|| {
+                    // Nicer by nothing is as good, only slower.
+                    let _nicer = rustix::process::nice(NICE);
+                    self.work();
+                });
             }
-            self.work();
         });
         self.wait(0..self.requests.len())
     }

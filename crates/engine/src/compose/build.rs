@@ -273,7 +273,11 @@ pub(super) fn build(
                 options,
                 image,
             };
-            scope.spawn(move || guess.warm(run, resolved, stop));
+            scope.spawn(move || {
+                // Scripts run one after the other; compressing fills the time beside them.
+                let _nicer = rustix::process::nice(10);
+                guess.warm(run, resolved, stop);
+            });
         };
         let built = configured(run, resolved, debs, warm)
             .and_then(|configured| finish(run, resolved, configured, options, wanted));
