@@ -22,7 +22,7 @@ use super::{accounts, assemble, dpkgdb};
 use crate::content;
 
 /// Part of every key: changes when the result of the same packages changes.
-const CONFIGURE_VERSION: u32 = 3;
+const CONFIGURE_VERSION: u32 = 4;
 
 /// Files that only scripts see; taken away at the end.
 const SCAFFOLD: [(&str, u32, &str); 4] = [
@@ -31,6 +31,10 @@ const SCAFFOLD: [(&str, u32, &str); 4] = [
     HOSTS,
     ("etc/resolv.conf", 0o644, ""),
 ];
+
+/// Caches that no tree keeps and that triggers rebuild at great length, group after group: scripts
+/// see them empty and can't write there.
+const HIDDEN_CACHES: [&str; 1] = ["var/cache/man"];
 
 /// In the tree once debconf has its answers.
 const SEEDED: &str = "var/cache/debconf/.apt-ostree-seeded";
@@ -386,8 +390,23 @@ impl GroupRun<'_, '_> {
     fn configure_all(&self, live: &mut LiveRoot<'_>) -> Result<()> {
         // Not --force-confold: ucf would take it to mean that generated files stay as they are.
         let argv = ["dpkg", "--force-unsafe-io", "--configure", "-a"];
-        live.run(&Script::new("dpkg", &argv), self.reporter)
+        let mut script = Script::new("dpkg", &argv);
+        script.binds = self.hidden_caches(live.tree())?;
+        live.run(&script, self.reporter)
             .with_context(|| format!("configuring {}", self.describe()))
+    }
+
+    fn hidden_caches(&self, tree: &Tree) -> Result<Vec<Bind>> {
+        let empty = self.job.workdir.join("empty");
+        std::fs::create_dir_all(&empty).with_context(|| format!("creating '{empty}'"))?;
+        let there = HIDDEN_CACHES.iter().filter(|path| tree.dir(path).is_some());
+        Ok(there
+            .map(|path| Bind {
+                source: empty.clone(),
+                target: format!("/{path}").into(),
+                writable: false,
+            })
+            .collect())
     }
 
     fn describe(&self) -> String {
