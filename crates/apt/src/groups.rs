@@ -4,7 +4,8 @@
 //! dependencies. Then the requests are walked in order; what each one adds joins the open group,
 //! which is closed once it is large enough. A closed group never depends on later requests, so the
 //! configured tree of a prefix of groups can be cached: adding a package at the end of the request
-//! redoes only the last group.
+//! redoes only the last group. What one request adds is cut where it gets long, so that its first
+//! packages are configured while the others are imported.
 //!
 //! A target of Pre-Depends must be configured before the package that names it is unpacked.
 //! Therefore it is placed in an earlier group than that package, together with all it depends on;
@@ -12,6 +13,10 @@
 
 /// A group is closed once it has this many packages.
 const GROUP_SIZE: usize = 24;
+
+/// What one request adds is cut after about this many packages. Each group costs another run of
+/// triggers, one to two seconds on a desktop.
+const LARGE_GROUP: usize = 300;
 
 /// One planned package. Edges are indices into the slice of all nodes and lead to the planned
 /// package that satisfies the dependency.
@@ -42,8 +47,14 @@ impl Node {
 /// `requests` holds, in the user's order, the packages that each request names. Indices out of
 /// range are ignored.
 pub fn assign(nodes: &[Node], requests: &[Vec<usize>]) -> Vec<u32> {
+    assign_cut(nodes, requests, LARGE_GROUP)
+}
+
+/// As [`assign`], with another size of groups than [`LARGE_GROUP`].
+fn assign_cut(nodes: &[Node], requests: &[Vec<usize>], large: usize) -> Vec<u32> {
     let mut builder = Builder {
         nodes,
+        large,
         group: vec![None; nodes.len()],
         open: Vec::new(),
         closed: 0,
@@ -69,6 +80,7 @@ pub fn assign(nodes: &[Node], requests: &[Vec<usize>]) -> Vec<u32> {
 
 struct Builder<'a> {
     nodes: &'a [Node],
+    large: usize,
     /// Group of the nodes in closed groups.
     group: Vec<Option<u32>>,
     /// Members of the open group.
@@ -99,18 +111,29 @@ impl Builder<'_> {
 
     /// Adds the packages of one request.
     fn add(&mut self, added: &[usize]) {
-        let levels = levels(self.nodes, added);
+        let places = places(self.nodes, added);
         let waits_for_open = added
             .iter()
             .flat_map(|&node| &self.nodes[node].pre_depends)
             .any(|target| self.open.contains(target));
-        let last = levels.iter().copied().max().unwrap_or(0);
+        let last = places.iter().map(|place| place.level).max().unwrap_or(0);
         if waits_for_open || last > 0 {
             self.close();
         }
         for level in 0..=last {
-            let members = added.iter().zip(&levels).filter(|(_, l)| **l == level);
-            self.open.extend(members.map(|(node, _)| node));
+            let mut members: Vec<(usize, usize)> = added
+                .iter()
+                .zip(&places)
+                .filter(|(_, place)| place.level == level)
+                .map(|(&node, place)| (place.component, node))
+                .collect();
+            members.sort_by_key(|&(component, _)| component);
+            for cycle in members.chunk_by(|a, b| a.0 == b.0) {
+                if self.open.len() + cycle.len() > self.large {
+                    self.close();
+                }
+                self.open.extend(cycle.iter().map(|&(_, node)| node));
+            }
             if level < last || self.open.len() >= GROUP_SIZE {
                 self.close();
             }
@@ -129,8 +152,16 @@ impl Builder<'_> {
     }
 }
 
-/// How many times each member must wait for a Pre-Depends target among the members.
-fn levels(nodes: &[Node], members: &[usize]) -> Vec<u32> {
+/// Where a package stands among those that a request adds.
+struct Place {
+    /// How many times it must wait for a Pre-Depends target.
+    level: u32,
+    /// The cycle that it is in, mostly alone; its dependencies are in those of smaller numbers.
+    component: usize,
+}
+
+/// The places of `members`, in their order.
+fn places(nodes: &[Node], members: &[usize]) -> Vec<Place> {
     let mut position = vec![usize::MAX; nodes.len()];
     for (at, &node) in members.iter().enumerate() {
         position[node] = at;
@@ -170,7 +201,11 @@ fn levels(nodes: &[Node], members: &[usize]) -> Vec<u32> {
                 .max(outside(&pre[at], 1));
         }
     }
-    component.iter().map(|&c| level[c]).collect()
+    let place = |component| Place {
+        level: level[component],
+        component,
+    };
+    component.into_iter().map(place).collect()
 }
 
 /// Strongly connected components, numbered in reverse topological order (targets first). Tarjan's
@@ -285,8 +320,22 @@ mod tests {
     }
 
     #[test]
-    fn a_long_chain_needs_no_deep_stack() {
-        let nodes: Vec<_> = (0..200_000).map(|n| node(&[], &[n + 1])).collect();
+    fn a_long_chain_is_cut_without_a_deep_stack() {
+        let count = 200_000;
+        let nodes: Vec<_> = (0..count).map(|n| node(&[], &[n + 1])).collect();
+        let groups = assign(&nodes, &[vec![0]]);
+        assert!(groups.is_sorted_by(|a, b| a >= b));
+        for group in 1..=(count / LARGE_GROUP) as u32 {
+            let members = groups.iter().filter(|g| **g == group).count();
+            assert_eq!(members, LARGE_GROUP);
+        }
+    }
+
+    #[test]
+    fn a_cycle_is_never_cut() {
+        let nodes: Vec<_> = (0..LARGE_GROUP + 50)
+            .map(|n| node(&[], &[(n + 1) % (LARGE_GROUP + 50)]))
+            .collect();
         assert!(assign(&nodes, &[vec![0]]).iter().all(|g| *g == 1));
     }
 
@@ -320,9 +369,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn dependencies_are_never_in_a_later_group(nodes in graph(), order in prop::collection::vec(0..60usize, 0..60)) {
+        fn dependencies_are_never_in_a_later_group(
+            nodes in graph(),
+            order in prop::collection::vec(0..60usize, 0..60),
+            large in 1..60_usize,
+        ) {
             let requests: Vec<_> = order.into_iter().map(|n| vec![n]).collect();
-            let groups = assign(&nodes, &requests);
+            let groups = assign_cut(&nodes, &requests, large);
             for (n, node) in nodes.iter().enumerate() {
                 for &t in node.hard().collect::<Vec<_>>().iter().filter(|t| **t < nodes.len()) {
                     prop_assert!(groups[t] <= groups[n] , "{n} -> {t}: {groups:?}");
@@ -335,17 +388,21 @@ mod tests {
         }
 
         #[test]
-        fn appending_a_request_keeps_closed_groups(nodes in graph(), order in prop::collection::vec(0..60usize, 1..60)) {
+        fn appending_a_request_keeps_closed_groups(
+            nodes in graph(),
+            order in prop::collection::vec(0..60usize, 1..60),
+            large in 1..60_usize,
+        ) {
             let known = order.into_iter().filter(|n| *n < nodes.len());
             let requests: Vec<_> = known.map(|n| vec![n]).collect();
             // Only what the requests reach is planned; the appended package is new and alone.
             let planned: Vec<usize> = reachable(&nodes, &requests);
-            let before = assign(&restrict(&nodes, &planned), &requests);
+            let before = assign_cut(&restrict(&nodes, &planned), &requests, large);
             let mut with_leaf = restrict(&nodes, &planned);
             with_leaf.push(Node { depends: planned.clone(), ..Node::default() });
             let mut longer = requests.clone();
             longer.push(vec![with_leaf.len() - 1]);
-            let after = assign(&with_leaf, &longer);
+            let after = assign_cut(&with_leaf, &longer, large);
             let last = planned.iter().map(|&n| before[n]).max().unwrap_or(0);
             for &n in planned.iter().filter(|&&n| before[n] < last) {
                 prop_assert_eq!(before[n], after[n]);

@@ -12,7 +12,7 @@ use crate::sources::Sources;
 use crate::spec::AptConfig;
 
 /// Raise it when the same input gives another plan.
-const RULES: u32 = 1;
+const RULES: u32 = 2;
 const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Stands for everything that decides a plan.
