@@ -58,14 +58,28 @@ impl<'a> Deb<'a> {
     }
 }
 
-/// What makes a package hostile, and what the error says.
-type Case = (&'static str, fn(&Deb<'_>), &'static [&'static str]);
+/// What a hostile package has besides its control file.
+enum Content {
+    /// A file at this path.
+    File(&'static str),
+    /// A symbolic link: its path and its target.
+    Link(&'static str, &'static str),
+    /// A maintainer script: its kind and its text.
+    Script(&'static str, &'static str),
+}
+
+/// Name and content of a package, and what the error says.
+type Case = (&'static str, Content, &'static [&'static str]);
 
 fn refuse(cases: &[Case]) {
     let project = Project::new(MINIMAL).unwrap();
-    for (name, build, words) in cases {
+    for (name, content, words) in cases {
         let deb = Deb::new(&project, name);
-        build(&deb);
+        match content {
+            Content::File(path) => drop(deb.file(path, "x")),
+            Content::Link(path, target) => symlink(target, deb.path().join(path)).unwrap(),
+            Content::Script(kind, text) => drop(deb.script(kind, text)),
+        }
         deb.request();
         let text = failure(&mut project.compose("tree", &["tree.yaml"]).unwrap(), 1).unwrap();
         let errors = text.lines().filter(|line| line.starts_with("error: "));
@@ -84,82 +98,26 @@ fn files_that_no_package_may_ship_are_refused() {
     if !privileged("files_that_no_package_may_ship_are_refused") {
         return;
     }
+    use Content::{File, Link};
     const RESERVED: &[&str] = &["package 'x-", "which no package may ship"];
+    const BASH: &[&str] = &["'bash'", "usr/bin/bash"];
     refuse(&[
-        (
-            "x-status",
-            |d| {
-                d.file("var/lib/dpkg/status", "x");
-            },
-            RESERVED,
-        ),
-        (
-            "x-proc",
-            |d| {
-                d.file("proc/x", "x");
-            },
-            RESERVED,
-        ),
-        (
-            "x-dev",
-            |d| {
-                d.file("dev/null", "x");
-            },
-            RESERVED,
-        ),
-        (
-            "x-run",
-            |d| {
-                d.file("run/x", "x");
-            },
-            RESERVED,
-        ),
-        (
-            "x-sysroot",
-            |d| {
-                d.file("sysroot/x", "x");
-            },
-            RESERVED,
-        ),
-        (
-            "x-ostree",
-            |d| {
-                d.file("ostree/x", "x");
-            },
-            RESERVED,
-        ),
-        (
-            "x-bash",
-            |d| {
-                d.file("usr/bin/bash", "x");
-            },
-            &["'bash'", "usr/bin/bash"],
-        ),
-        (
-            "x-merged",
-            |d| {
-                d.file("bin/bash", "x");
-            },
-            &["'bash'", "usr/bin/bash"],
-        ),
+        ("x-status", File("var/lib/dpkg/status"), RESERVED),
+        ("x-proc", File("proc/x"), RESERVED),
+        ("x-dev", File("dev/null"), RESERVED),
+        ("x-run", File("run/x"), RESERVED),
+        ("x-sysroot", File("sysroot/x"), RESERVED),
+        ("x-ostree", File("ostree/x"), RESERVED),
+        ("x-bash", File("usr/bin/bash"), BASH),
+        ("x-merged", File("bin/bash"), BASH),
         (
             "x-lib",
-            |d| link(d, "lib", "/elsewhere"),
+            Link("lib", "/elsewhere"),
             &["'/lib' is no link into /usr"],
         ),
-        ("x-var", |d| link(d, "var", "/elsewhere"), &["var"]),
-        (
-            "x-etc",
-            |d| {
-                d.file("etc", "x");
-            },
-            &["etc"],
-        ),
+        ("x-var", Link("var", "/elsewhere"), &["var"]),
+        ("x-etc", File("etc"), &["etc"]),
     ]);
-}
-
-fn link(deb: &Deb<'_>, name: &str, target: &str) {
-    symlink(target, deb.path().join(name)).unwrap();
 }
 
 #[test]
@@ -167,26 +125,21 @@ fn scripts_that_fail_or_break_rules_end_the_compose() {
     if !privileged("scripts_that_fail_or_break_rules_end_the_compose") {
         return;
     }
+    use Content::Script;
     refuse(&[
         (
             "x-preinst",
-            |d| {
-                d.script("preinst", "#!/bin/sh\nprintf 'a \\033[31m b\\n'\nexit 7\n");
-            },
+            Script("preinst", "#!/bin/sh\nprintf 'a \\033[31m b\\n'\nexit 7\n"),
             &["x-preinst", "exit code 7", "\\x1b[31m"],
         ),
         (
             "x-interpreter",
-            |d| {
-                d.script("postinst", "#!/no/such/interpreter\n");
-            },
+            Script("postinst", "#!/no/such/interpreter\n"),
             &["x-interpreter"],
         ),
         (
             "x-recursion",
-            |d| {
-                d.script("postinst", "#!/bin/sh\ndpkg --configure -a\n");
-            },
+            Script("postinst", "#!/bin/sh\ndpkg --configure -a\n"),
             &["lock"],
         ),
     ]);
