@@ -5,13 +5,14 @@ use std::thread::ScopedJoinHandle;
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::compose::{ImageOptions, InstallOptions, LintOptions, Outcome};
-use apt_ostree_model::{Dir, ErrorKind, ImportedPackage, Kinded, Node, Step, Tree};
+use apt_ostree_model::{ErrorKind, ImportedPackage, Kinded, Step, Tree};
 use apt_ostree_store::{Import, ImportRequest};
 use apt_ostree_treefile::ComposeSpec;
 use camino::Utf8PathBuf;
 
 use super::context::Run;
 use super::encode::Guess;
+use super::layers;
 use super::previous::Previous;
 use super::resolve::Resolved;
 use crate::postprocess::{self, Input, Options};
@@ -142,7 +143,7 @@ fn try_configured<'r>(
         debconf: &resolved.spec.debconf,
         lock: &resolved.ids,
         epoch: super::source_date_epoch()?,
-        base: merge_layers(Tree::default(), &resolved.layers.below),
+        base: layers::merge(Tree::default(), &resolved.layers.below),
         // Layers above the packages don't change what scripts see.
         base_key: resolved.layers.checksums[..resolved.layers.below.len()].join(" "),
         workdir: &workdir,
@@ -175,7 +176,7 @@ fn try_configured<'r>(
     let (mut live, _) = configuring?;
     let packages = import.finish()?.packages;
     if !resolved.layers.above.is_empty() {
-        let tree = merge_layers(live.tree().clone(), &resolved.layers.above);
+        let tree = layers::merge(live.tree().clone(), &resolved.layers.above);
         live.set(tree);
     }
     Ok(Configured { live, packages })
@@ -524,44 +525,6 @@ fn check_ids(run: &Run<'_>, resolved: &Resolved, previous: &Previous, tree: &Tre
     Ok(())
 }
 
-/// Lays `layers` over `tree`; files of later layers win.
-fn merge_layers(mut tree: Tree, layers: &[Tree]) -> Tree {
-    for layer in layers {
-        let mut layer = layer.clone();
-        // A commit has /usr/etc where an installed root has /etc.
-        if !layer.contains("etc")
-            && let Some(etc) = layer.remove("usr/etc")
-        {
-            layer.root.entries.insert("etc".to_owned(), etc);
-        }
-        for (name, node) in layer.root.entries {
-            let into = match (tree.root.entries.get(&name), &node) {
-                // What a layer has in /lib goes where the link of merged /usr leads.
-                (Some(Node::Symlink(_)), Node::Dir(_)) => tree.resolve(&name),
-                _ => None,
-            };
-            merge_node(&mut tree, into.as_deref().unwrap_or(&name), node);
-        }
-    }
-    tree
-}
-
-/// Puts `node` at `path`; a directory is merged with the one that is there.
-fn merge_node(tree: &mut Tree, path: &str, node: Node) {
-    fn merge(into: &mut Dir, from: Dir) {
-        for (name, node) in from.entries {
-            match (into.entries.get_mut(&name), node) {
-                (Some(Node::Dir(a)), Node::Dir(b)) => merge(a, b),
-                (_, node) => drop(into.entries.insert(name, node)),
-            }
-        }
-    }
-    match (tree.dir_mut(path), node) {
-        (Some(into), Node::Dir(from)) => merge(into, from),
-        (_, node) => drop(tree.insert(path, node)),
-    }
-}
-
 /// The text of the tree's dpkg status, wherever the database is.
 pub(super) fn status_text(run: &Run<'_>, tree: &Tree) -> Result<String> {
     for dir in [dpkgdb::ADMIN_DIR, "usr/lib/sysimage/dpkg"] {
@@ -571,58 +534,4 @@ pub(super) fn status_text(run: &Run<'_>, tree: &Tree) -> Result<String> {
         }
     }
     Ok(String::new())
-}
-
-#[cfg(test)]
-mod tests {
-    use apt_ostree_model::{File, Meta, Sha256Digest, Symlink};
-
-    use super::*;
-
-    fn file(byte: u8) -> Node {
-        Node::File(File {
-            meta: Meta::root(0o644),
-            size: 1,
-            checksum: Sha256Digest::new([byte; 32]),
-        })
-    }
-
-    fn tree(files: &[(&str, u8)]) -> Tree {
-        let mut tree = Tree::default();
-        for (path, byte) in files {
-            let parent = apt_ostree_model::tree::split(path).0;
-            tree.ensure_dir(parent, &Meta::root(0o755)).unwrap();
-            tree.insert(path, file(*byte)).unwrap();
-        }
-        tree
-    }
-
-    #[test]
-    fn files_of_later_layers_win_and_configuration_goes_to_etc() {
-        let layers = [
-            tree(&[("usr/a", 2), ("usr/etc/c", 2)]),
-            tree(&[("usr/a", 3)]),
-        ];
-        let merged = merge_layers(tree(&[("usr/a", 1), ("usr/b", 1)]), &layers);
-        let byte = |path: &str| merged.file(path).map(|f| f.checksum.as_bytes()[0]);
-        assert_eq!(
-            [byte("usr/a"), byte("usr/b"), byte("etc/c")],
-            [Some(3), Some(1), Some(2)]
-        );
-    }
-
-    #[test]
-    fn a_layers_lib_directory_goes_where_the_link_leads() {
-        let mut base = tree(&[("usr/lib/a", 1)]);
-        let link = Symlink {
-            target: "usr/lib".to_owned(),
-            uid: 0,
-            gid: 0,
-            checksum: Sha256Digest::new([9; 32]),
-        };
-        base.insert("lib", Node::Symlink(link)).unwrap();
-        let merged = merge_layers(base, &[tree(&[("lib/b", 2)])]);
-        assert!(merged.file("usr/lib/a").is_some() && merged.file("usr/lib/b").is_some());
-        assert!(matches!(merged.root.entries["lib"], Node::Symlink(_)));
-    }
 }

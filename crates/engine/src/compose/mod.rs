@@ -4,6 +4,7 @@ mod build;
 mod context;
 mod encode;
 mod inputs;
+mod layers;
 mod metadata;
 mod previous;
 mod record;

@@ -13,8 +13,9 @@ use apt_ostree_treefile::spec::IdCheck;
 use apt_ostree_treefile::{ComposeSpec, DirLoader, LoadOptions};
 
 use super::context::{Run, utf8};
+use super::inputs;
+use super::layers::Layers;
 use super::previous::Previous;
-use super::{inputs, record};
 
 /// Everything that decides the tree.
 pub(super) struct Resolved {
@@ -32,17 +33,6 @@ pub(super) struct Resolved {
     pub(super) force: bool,
     /// The libapt session that can fetch the plan; `None` for a root that exists.
     pub(super) session: Option<Session>,
-}
-
-/// `ostree-layers` and `ostree-override-layers`.
-#[derive(Default)]
-pub(super) struct Layers {
-    /// Merged before the packages.
-    pub(super) below: Vec<Tree>,
-    /// Merged over the configured root.
-    pub(super) above: Vec<Tree>,
-    /// Content checksums of all of them.
-    pub(super) checksums: Vec<String>,
 }
 
 /// Reads and checks the treefile.
@@ -91,7 +81,7 @@ pub(super) fn resolve(
     layer_repo: Option<&Path>,
 ) -> Result<Resolved> {
     let lock = lock(options)?;
-    let layers = load_layers(run, &spec, layer_repo)?;
+    let layers = Layers::load(run, &spec, layer_repo)?;
     let ids = ids(&spec, lock.as_ref(), previous, run)?;
     let (plan, session) = solve(run, &spec, options, lock)?;
     let inputhash = inputs::input_hash(&spec, &plan, &layers.checksums)?;
@@ -185,36 +175,6 @@ fn ids(
         ));
     }
     Ok(ids)
-}
-
-fn load_layers(run: &Run<'_>, spec: &ComposeSpec, layer_repo: Option<&Path>) -> Result<Layers> {
-    let mut layers = Layers::default();
-    if spec.ostree_layers.is_empty() && spec.ostree_override_layers.is_empty() {
-        return Ok(layers);
-    }
-    let repo = record::open_target(layer_repo)?;
-    for (names, above) in [
-        (&spec.ostree_layers, false),
-        (&spec.ostree_override_layers, true),
-    ] {
-        for name in names {
-            let Some(checksum) = repo.resolve_ref(name)? else {
-                let message = format!("layer '{name}' is not in repository '{}'", repo.path());
-                return Err(Kinded::new(ErrorKind::InvalidInput, message)
-                    .with_hint("pull it there, or give --layer-repo")
-                    .into());
-            };
-            let commit = repo.load_commit(&checksum)?;
-            run.store.import_commit(&commit, &repo)?;
-            layers.checksums.push(commit.content_checksum.clone());
-            if above {
-                layers.above.push(commit.tree);
-            } else {
-                layers.below.push(commit.tree);
-            }
-        }
-    }
-    Ok(layers)
 }
 
 /// Writes `--write-lockfile-to`, with the ids that `tree` uses.
