@@ -14,8 +14,8 @@ use apt_ostree_oci::{
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::build::Built;
 use super::context::{Run, utf8};
+use super::finish::Built;
 use super::resolve::Resolved;
 use crate::postprocess::{self, Input, Options};
 use crate::rootfs::assemble;

@@ -3,6 +3,7 @@
 mod build;
 mod context;
 mod encode;
+mod finish;
 mod inputs;
 mod layers;
 mod metadata;
@@ -21,8 +22,9 @@ use apt_ostree_model::{ErrorKind, Kinded, Reporter};
 use apt_ostree_store::DamagedObject;
 use fn_error_context::context;
 
-use build::{Built, Wanted};
+use build::Wanted;
 use context::Run;
+use finish::Built;
 use previous::Previous;
 use resolve::Resolved;
 
@@ -171,7 +173,7 @@ fn postprocess_in(run: &Run<'_>, request: &PostprocessRequest) -> Result<Outcome
         None => None,
     };
     let tree = run.store.scan_dir(&dir)?;
-    let built = build::finish_rootdir(run, tree, spec.as_ref(), &request.lint)?;
+    let built = finish::finish_rootdir(run, tree, spec.as_ref(), &request.lint)?;
     rootdir::replace(run, &built.tree, &dir)?;
     Ok(Outcome::Root { path: dir.into() })
 }

@@ -11,8 +11,8 @@ use apt_ostree_store::{CommitRequest, TargetRepo};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use super::build::Built;
 use super::context::{Run, utf8};
+use super::finish::Built;
 use super::metadata::{self, Facts};
 use super::previous::Previous;
 use super::resolve::Resolved;

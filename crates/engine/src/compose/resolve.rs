@@ -16,6 +16,8 @@ use super::context::{Run, utf8};
 use super::inputs;
 use super::layers::Layers;
 use super::previous::Previous;
+use crate::content;
+use crate::rootfs::dpkgdb;
 
 /// Everything that decides the tree.
 pub(super) struct Resolved {
@@ -249,7 +251,7 @@ pub(super) fn plan_of_rootdir(
         Some(spec) => spec.arch.clone(),
         None => Arch::host(),
     };
-    let status = super::build::status_text(run, tree)?;
+    let status = status_text(run, tree)?;
     let mut packages: Vec<PlannedPackage> = status
         .split("\n\n")
         .filter_map(planned_from_stanza)
@@ -260,6 +262,17 @@ pub(super) fn plan_of_rootdir(
         packages,
         sources: Vec::new(),
     })
+}
+
+/// The text of the tree's dpkg status, wherever the database is.
+fn status_text(run: &Run<'_>, tree: &Tree) -> Result<String> {
+    for dir in [dpkgdb::ADMIN_DIR, "usr/lib/sysimage/dpkg"] {
+        let path = format!("{dir}/status");
+        if tree.file(&path).is_some() {
+            return content::read_text(tree, &run.store, &path);
+        }
+    }
+    Ok(String::new())
 }
 
 /// An installed package, from its stanza in `status`; the hash is that of the stanza.
