@@ -1,10 +1,9 @@
-//! From a plan to a finished tree: acquire, import, configure.
+//! From a plan and its packages to a finished tree.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use anyhow::Result;
-use apt_ostree_model::compose::{ImageOptions, InstallOptions, LintOptions, Outcome};
 use apt_ostree_model::{ErrorKind, ImportedPackage, Kinded, Step, Tree};
 use apt_ostree_store::{Import, ImportRequest};
 use camino::Utf8PathBuf;
@@ -12,59 +11,15 @@ use camino::Utf8PathBuf;
 use super::context::Run;
 use super::encode::Guess;
 use super::finish::{Built, Finish};
+use super::job::Wanted;
 use super::layers;
-use super::previous::Previous;
 use super::resolve::Resolved;
 use crate::postprocess::Options;
 use crate::rootfs::configure;
 use crate::rootfs::live::LiveRoot;
 
-/// What came of acquiring packages.
-pub(super) enum Acquired {
-    /// The `.deb` files, in the order of the plan.
-    Debs(Vec<Utf8PathBuf>),
-    /// The user wanted no more than that.
-    Stop(Box<Outcome>),
-}
-
-/// Downloads what is missing.
-pub(super) fn acquire(
-    run: &Run<'_>,
-    resolved: &Resolved,
-    options: &InstallOptions,
-) -> Result<Acquired> {
-    let plan = &resolved.plan;
-    let Some(session) = &resolved.session else {
-        return Ok(Acquired::Debs(Vec::new()));
-    };
-    let debs = run.reporter.step(Step::Acquire, || {
-        let debs = session.acquire(plan, run.reporter)?;
-        Ok::<_, anyhow::Error>((
-            debs,
-            format!(
-                "{} packages, {:.1} MB",
-                plan.packages.len(),
-                megabytes(plan.download_size())
-            ),
-        ))
-    })?;
-    if options.download_only_debs || options.download_only {
-        if !options.download_only_debs {
-            let requests = import_requests(resolved, &debs);
-            let import = Import::new(&run.store, &requests, run.reporter);
-            run_import(run, &import)?;
-            import.finish()?;
-        }
-        super::resolve::write_plan_lockfile(resolved, options)?;
-        return Ok(Acquired::Stop(Box::new(Outcome::Downloaded {
-            packages: debs.len(),
-            bytes: plan.download_size(),
-        })));
-    }
-    Ok(Acquired::Debs(debs))
-}
-
-fn import_requests(resolved: &Resolved, debs: &[Utf8PathBuf]) -> Vec<ImportRequest> {
+/// What the plan asks the cache for.
+pub(super) fn import_requests(resolved: &Resolved, debs: &[Utf8PathBuf]) -> Vec<ImportRequest> {
     resolved
         .plan
         .packages
@@ -82,7 +37,7 @@ fn import_requests(resolved: &Resolved, debs: &[Utf8PathBuf]) -> Vec<ImportReque
 }
 
 /// Imports everything as one step, which ends early when that fails.
-fn run_import(run: &Run<'_>, import: &Import<'_>) -> Result<()> {
+pub(super) fn run_import(run: &Run<'_>, import: &Import<'_>) -> Result<()> {
     run.reporter.step(Step::Import, || {
         let packages = import.run(run.threads)?.len();
         Ok::<_, anyhow::Error>(((), format!("{packages} packages, {} new", import.fresh())))
@@ -195,17 +150,6 @@ pub(super) fn megabytes(bytes: u64) -> f64 {
 /// Seconds since 1970.
 pub(super) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
-}
-
-/// What is wanted of a build besides its packages.
-#[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    /// The compose before.
-    pub(super) previous: &'a Previous,
-    /// Which lints run.
-    pub(super) lint: &'a LintOptions,
-    /// Images that will be made of the tree.
-    pub(super) image: Option<&'a ImageOptions>,
 }
 
 /// Builds the finished tree. While scripts run, another thread compresses the layers that will most

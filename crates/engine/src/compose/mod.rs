@@ -5,6 +5,7 @@ mod context;
 mod encode;
 mod finish;
 mod inputs;
+mod job;
 mod layers;
 mod metadata;
 mod previous;
@@ -13,18 +14,19 @@ mod resolve;
 mod rootdir;
 mod version;
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use anyhow::Result;
 use apt_ostree_model::compose::{
-    CommitRequest, ImageRequest, InstallOptions, InstallRequest, Outcome, PostprocessRequest,
-    RootfsRequest, TreeRequest,
+    CommitRequest, ImageRequest, InstallRequest, Outcome, PostprocessRequest, RootfsRequest,
+    TreeRequest,
 };
 use apt_ostree_model::{ErrorKind, Kinded, Reporter};
-use apt_ostree_store::DamagedObject;
 use fn_error_context::context;
 
-use build::Wanted;
 use context::Run;
 use finish::Built;
+use job::Wanted;
 use previous::Previous;
 use resolve::Resolved;
 
@@ -41,36 +43,24 @@ fn tree_in(run: &Run<'_>, request: &TreeRequest) -> Result<Outcome> {
     let spec = resolve::load(run, &request.treefile, &request.install)?;
     let target = record::open_target(request.repo.as_deref())?;
     let previous = Previous::load(&spec, &target, &request.previous, &request.commit)?;
-    let resolved = resolve::resolve(
-        run,
-        spec,
-        &request.install,
-        &previous,
-        request.layer_repo.as_deref(),
-    )?;
-    if request.install.dry_run {
-        return planned(resolved, &request.install);
-    }
-    if let Some(unchanged) = record::unchanged(run, request, &resolved, &previous)? {
-        return Ok(unchanged);
-    }
-    let debs = match build::acquire(run, &resolved, &request.install)? {
-        build::Acquired::Debs(debs) => debs,
-        build::Acquired::Stop(outcome) => return Ok(*outcome),
+    let wanted = Wanted {
+        install: &request.install,
+        layer_repo: request.layer_repo.as_deref(),
+        previous: &previous,
+        lint: &request.lint,
+        image: (!request.image.formats.is_empty()).then_some(&request.image),
     };
-    let (built, report) = mending(run, || {
-        let wanted = Wanted {
-            previous: &previous,
-            lint: &request.lint,
-            image: (!request.image.formats.is_empty()).then_some(&request.image),
-        };
-        let built = build::build(run, &resolved, &debs, wanted)?;
-        let mut report = record::commit(run, request, &resolved, &built, &previous, &target)?;
-        report.images = encode::images(run, &resolved, &built, &request.image, &report)?;
-        Ok((built, report))
+    let unchanged = |resolved: &_| record::unchanged(run, request, resolved, &previous);
+    let ready = match wanted.fetch(run, spec, unchanged)? {
+        Continue(ready) => ready,
+        Break(outcome) => return Ok(outcome),
+    };
+    let report = ready.build(|resolved, built| {
+        let mut report = record::commit(run, request, resolved, built, &previous, &target)?;
+        report.images = encode::images(run, resolved, built, &request.image, &report)?;
+        Ok(report)
     })?;
-    resolve::write_lockfile(&resolved, &built.tree, run, &request.install)?;
-    record::publish(run, request, &resolved, &previous, &target, &report)?;
+    record::publish(run, request, &ready.resolved, &previous, &target, &report)?;
     Ok(Outcome::Composed(report))
 }
 
@@ -88,36 +78,22 @@ fn install_in(run: &Run<'_>, request: &InstallRequest) -> Result<Outcome> {
     rootdir::require_absent(&dest)?;
     let spec = resolve::load(run, &request.treefile, &request.install)?;
     let previous = Previous::optional(&spec, request.repo.as_deref(), &request.previous)?;
-    let resolved = resolve::resolve(
-        run,
-        spec,
-        &request.install,
-        &previous,
-        request.layer_repo.as_deref(),
-    )?;
-    if request.install.dry_run {
-        return planned(resolved, &request.install);
-    }
-    let debs = match build::acquire(run, &resolved, &request.install)? {
-        build::Acquired::Debs(debs) => debs,
-        build::Acquired::Stop(outcome) => return Ok(*outcome),
+    let wanted = Wanted {
+        install: &request.install,
+        layer_repo: request.layer_repo.as_deref(),
+        previous: &previous,
+        lint: &request.lint,
+        image: None,
     };
-    let tree = mending(run, || {
-        let tree = if request.postprocess {
-            let wanted = Wanted {
-                previous: &previous,
-                lint: &request.lint,
-                image: None,
-            };
-            build::build(run, &resolved, &debs, wanted)?.tree
-        } else {
-            let configured = build::configured(run, &resolved, &debs, |_| {})?;
-            configured.live.tree().clone()
-        };
-        rootdir::export(run, &tree, &dest)?;
-        Ok(tree)
-    })?;
-    resolve::write_lockfile(&resolved, &tree, run, &request.install)?;
+    let ready = match wanted.fetch(run, spec, |_| Ok(None))? {
+        Continue(ready) => ready,
+        Break(outcome) => return Ok(outcome),
+    };
+    if request.postprocess {
+        ready.build(|_, built| rootdir::export(run, &built.tree, &dest))?;
+    } else {
+        ready.configure(|tree| rootdir::export(run, tree, &dest))?;
+    }
     Ok(Outcome::Root { path: dest.into() })
 }
 
@@ -134,26 +110,18 @@ fn rootfs_in(run: &Run<'_>, request: &RootfsRequest) -> Result<Outcome> {
     let dest = context::utf8(&request.dest)?;
     rootdir::require_absent(&dest)?;
     let spec = resolve::load(run, &request.treefile, &request.install)?;
-    let previous = Previous::default();
-    let resolved = resolve::resolve(run, spec, &request.install, &previous, None)?;
-    if request.install.dry_run {
-        return planned(resolved, &request.install);
-    }
-    let debs = match build::acquire(run, &resolved, &request.install)? {
-        build::Acquired::Debs(debs) => debs,
-        build::Acquired::Stop(outcome) => return Ok(*outcome),
+    let wanted = Wanted {
+        install: &request.install,
+        layer_repo: None,
+        previous: &Previous::default(),
+        lint: &request.lint,
+        image: None,
     };
-    let built = mending(run, || {
-        let wanted = Wanted {
-            previous: &previous,
-            lint: &request.lint,
-            image: None,
-        };
-        let built = build::build(run, &resolved, &debs, wanted)?;
-        rootdir::export(run, &built.image_tree(run)?, &dest)?;
-        Ok(built)
-    })?;
-    resolve::write_lockfile(&resolved, &built.tree, run, &request.install)?;
+    let ready = match wanted.fetch(run, spec, |_| Ok(None))? {
+        Continue(ready) => ready,
+        Break(outcome) => return Ok(outcome),
+    };
+    ready.build(|_, built| rootdir::export(run, &built.image_tree(run)?, &dest))?;
     Ok(Outcome::Root { path: dest.into() })
 }
 
@@ -225,72 +193,34 @@ fn image_in(run: &Run<'_>, request: &ImageRequest) -> Result<Outcome> {
     let spec = resolve::load(run, &request.treefile, &request.install)?;
     let mut previous = Previous::of_image(&output, request.format, request.initialize)?;
     previous.apply(&request.previous);
-    let resolved = resolve::resolve(
-        run,
-        spec,
-        &request.install,
-        &previous,
-        request.layer_repo.as_deref(),
-    )?;
-    if request.install.dry_run {
-        return planned(resolved, &request.install);
-    }
-    if previous.has_inputhash(&resolved.inputhash) && !request.install.force_nocache {
-        let inputhash = resolved.inputhash;
-        return Ok(Outcome::Unchanged {
+    let wanted = Wanted {
+        install: &request.install,
+        layer_repo: request.layer_repo.as_deref(),
+        previous: &previous,
+        lint: &request.lint,
+        image: Some(&request.image),
+    };
+    let unchanged = |resolved: &Resolved| {
+        let same = previous.has_inputhash(&resolved.inputhash) && !request.install.force_nocache;
+        Ok(same.then(|| Outcome::Unchanged {
             r#ref: None,
             commit: None,
-            inputhash,
-        });
-    }
-    let debs = match build::acquire(run, &resolved, &request.install)? {
-        build::Acquired::Debs(debs) => debs,
-        build::Acquired::Stop(outcome) => return Ok(*outcome),
+            inputhash: resolved.inputhash.clone(),
+        }))
     };
-    let (built, report) = mending(run, || {
-        let wanted = Wanted {
-            previous: &previous,
-            lint: &request.lint,
-            image: Some(&request.image),
-        };
-        let built = build::build(run, &resolved, &debs, wanted)?;
-        let mut report = record::report_without_commit(&resolved, &built, &previous)?;
+    let ready = match wanted.fetch(run, spec, unchanged)? {
+        Continue(ready) => ready,
+        Break(outcome) => return Ok(outcome),
+    };
+    let report = ready.build(|resolved, built| {
+        let mut report = record::report_without_commit(resolved, built, &previous)?;
         let output = (request.format, output.as_path());
-        let image = encode::image_at(run, &resolved, &built, &request.image, &report, output)?;
+        let image = encode::image_at(run, resolved, built, &request.image, &report, output)?;
         report.images.push(image);
-        Ok((built, report))
+        Ok(report)
     })?;
-    resolve::write_lockfile(&resolved, &built.tree, run, &request.install)?;
     record::touch(&request.previous)?;
     Ok(Outcome::Composed(report))
-}
-
-/// How often work starts over because a cached object turned out to be damaged. Each time one
-/// package or state is dropped from the cache; more than this means a failing disk.
-const DAMAGE_RETRIES: usize = 32;
-
-/// Does `work` again, as long as the reason of its failure is a damaged object of the cache: the
-/// store has dropped what had it, and the next attempt makes it again from the package.
-fn mending<T>(run: &Run<'_>, work: impl Fn() -> Result<T>) -> Result<T> {
-    for _ in 0..DAMAGE_RETRIES {
-        match work() {
-            Err(error) if error.downcast_ref::<DamagedObject>().is_some() => {
-                run.reporter
-                    .warning(format!("{error:#}; starting over without it"));
-                run.clear_scratch()?;
-            }
-            result => return result,
-        }
-    }
-    work()
-}
-
-/// The end of `--dry-run`.
-fn planned(resolved: Resolved, options: &InstallOptions) -> Result<Outcome> {
-    resolve::write_plan_lockfile(&resolved, options)?;
-    Ok(Outcome::Planned {
-        plan: resolved.plan,
-    })
 }
 
 /// `SOURCE_DATE_EPOCH` of the environment in seconds since 1970.
