@@ -67,6 +67,12 @@ pub(crate) fn temporary_name() -> String {
     format!(".apt-ostree-{}-{count}.tmp", std::process::id())
 }
 
+/// Whether a file of this name is one of [`write_atomic`]'s, left behind by a killed process when
+/// it is old.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with(".apt-ostree-") && name.ends_with(".tmp")
+}
+
 pub(crate) fn dir_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
 }

@@ -1,5 +1,5 @@
 //! The one door to files and child processes: atomic writes, locks, scratch directories, safe
-//! removal, a child process runner, and the process-wide cancel flag.
+//! removal, limits of caches, a child process runner, and the process-wide cancel flag.
 //!
 //! Nothing here prints, and nothing follows a link that someone else may have planted: removal and
 //! temporary files work on directory handles, one path component at a time.
@@ -12,13 +12,15 @@ mod escape;
 mod file;
 mod lines;
 mod lock;
+pub mod prune;
 mod remove;
 mod workdir;
 
 pub use cmd::{Captured, Cmd, CmdError, Stdin};
 pub use escape::{escape, escape_bytes, escape_cut};
 pub use file::{
-    free_space, require_space, sha256_file, sha256_reader, write_atomic, write_atomic_at,
+    free_space, is_temporary, require_space, sha256_file, sha256_reader, write_atomic,
+    write_atomic_at,
 };
 pub use lines::{LineSplitter, Tail};
 pub use lock::{Lock, LockMode, Wait};
