@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
+use apt_ostree_fsx::prune::{Cached, Limits, Pruned, excess};
 use apt_ostree_model::Sha256Digest;
 use apt_ostree_model::compose::Compression;
 use fn_error_context::context;
@@ -122,30 +123,35 @@ impl BlobCache {
         Ok(())
     }
 
-    /// Removes the blobs that were not used for the longest time until at most `max_bytes` are
-    /// left. Layers that are in use stay readable.
+    /// Removes the blobs that the limits don't leave room for, and what points to none. Layers that
+    /// are in use stay readable, so nothing is too fresh to go.
     ///
     /// # Errors
     /// When the cache can't be read or changed.
     #[context("pruning blob cache '{}'", self.dir.display())]
-    pub fn prune(&self, max_bytes: u64) -> Result<()> {
-        let mut blobs: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
+    pub fn prune(&self, limits: &Limits) -> Result<Pruned> {
+        let mut blobs = Vec::new();
         for entry in std::fs::read_dir(self.dir.join("sha256"))? {
             let entry = entry?;
             if let Ok(metadata) = entry.metadata() {
-                blobs.push((metadata.modified()?, entry.path(), metadata.len()));
+                blobs.push(Cached {
+                    item: entry.path(),
+                    used: metadata.modified()?,
+                    bytes: metadata.len(),
+                });
             }
         }
-        blobs.sort();
-        let mut total: u64 = blobs.iter().map(|(_, _, size)| size).sum();
-        for (_, path, size) in blobs {
-            if total <= max_bytes {
-                break;
-            }
-            remove(&path)?;
-            total -= size;
+        let limits = Limits {
+            fresh: Duration::ZERO,
+            ..*limits
+        };
+        let mut pruned = Pruned::default();
+        for blob in excess(blobs, &limits) {
+            remove(&blob.item)?;
+            pruned.add(blob.bytes);
         }
-        self.prune_keys()
+        self.prune_keys()?;
+        Ok(pruned)
     }
 
     /// Removes keys whose blob is gone.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use apt_ostree_fsx::prune::Limits;
 use apt_ostree_model::compose::Compression;
 use apt_ostree_model::{ErrorKind, Event, Kinded, Meta, Node, RecordingReporter};
 use apt_ostree_oci::{BlobCache, Layer, LayerPlan, plan_layers};
@@ -402,7 +403,7 @@ fn pruning_drops_the_blobs_that_were_not_used_for_the_longest_time() {
     let held = old.layers(&cache);
     std::thread::sleep(std::time::Duration::from_millis(20));
     let size: u64 = new.layers(&cache).iter().map(|layer| layer.size).sum();
-    cache.prune(size).unwrap();
+    cache.prune(&Limits::new(size)).unwrap();
     assert!(new.layers(&cache).iter().all(|layer| layer.cached));
     let keys = fs::read_dir(dir.path().join("blobs/keys")).unwrap().count();
     assert_eq!(keys, new.plans(64).len());

@@ -30,7 +30,7 @@ impl CacheRepo {
     ///
     /// # Errors
     /// When the cache can't be created or read, is no `bare` repository, or someone cleans it up
-    /// for more than a minute.
+    /// for more than a quarter of an hour.
     #[context("opening the package cache in '{cachedir}'")]
     pub fn open(cachedir: &Utf8Path) -> Result<Self> {
         let path = cachedir.join("repo");

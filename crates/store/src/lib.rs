@@ -58,7 +58,6 @@ pub use damage::DamagedObject;
 pub use import::{Import, ImportRequest, Imported};
 pub use load::CommitTree;
 pub use metavalue::MetaValue;
-pub use prune::Pruned;
 pub use refname::{escape_ref, unescape_ref};
 pub use scan::ScanReport;
 pub use target::TargetRepo;

@@ -232,7 +232,8 @@ impl Loader<'_> {
     }
 }
 
-fn digest(value: &Variant) -> Result<Sha256Digest> {
+/// The checksum that a variant of type `ay` holds.
+pub(crate) fn digest(value: &Variant) -> Result<Sha256Digest> {
     let bytes: [u8; 32] = value
         .fixed_array::<u8>()?
         .try_into()

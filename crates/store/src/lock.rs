@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use apt_ostree_fsx::cancel;
 use apt_ostree_model::{ErrorKind, Kinded};
 use camino::Utf8Path;
 use ostree::gio;
@@ -14,8 +15,8 @@ use ostree::gio;
 use crate::error::storage;
 use crate::handle::RepoHandle;
 
-/// How long to wait for someone who deletes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for someone who deletes; a slow disk takes minutes for a million objects.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// The lock file of a cache.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl CacheLock {
             match self.0.try_lock_shared() {
                 Ok(()) => return Ok(()),
                 Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                    cancel::check()?;
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(TryLockError::WouldBlock) => {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
+use apt_ostree_fsx::prune::Limits;
 use apt_ostree_model::compose::{
     ComposeReport, Compression, ImageFormat, ImageOptions, ImageReport,
 };
@@ -24,8 +25,8 @@ use crate::rootfs::assemble;
 pub(super) const INPUT_HASH_LABEL: &str = "apt-ostree.inputhash";
 /// Label with the version.
 pub(super) const VERSION_LABEL: &str = "org.opencontainers.image.version";
-/// Compressed layers kept for later composes, in bytes; the least recently used go first.
-const BLOB_CACHE_LIMIT: u64 = 20 << 30;
+/// Compressed layers kept for later composes.
+const BLOB_LIMITS: Limits = Limits::new(20 << 30);
 /// Layers of an image when nobody says.
 const DEFAULT_LAYERS: usize = 64;
 
@@ -127,7 +128,7 @@ fn encode(
     let layers =
         encoder(run, built.timestamp, &tree, &cache, options.compression).encode(&plans)?;
     let image = config(resolved, built, options, report)?.build(layers)?;
-    cache.prune(BLOB_CACHE_LIMIT)?;
+    cache.prune(&BLOB_LIMITS)?;
     Ok(image)
 }
 

@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use apt_ostree_model::{ContentReader as _, Tree};
-use apt_ostree_store::{CacheRepo, CommitRequest, MetaValue, TargetRepo};
+use apt_ostree_store::{CommitRequest, MetaValue, TargetRepo};
 use proptest::prelude::*;
 
 use crate::support::{Fixture, fsck, run, specs};
@@ -299,44 +298,4 @@ fn a_directory_that_is_no_repository_is_refused() {
     assert!(TargetRepo::open_or_create(&fixture.path("d")).is_err());
     assert!(TargetRepo::open(&fixture.path("missing")).is_err());
     assert!(!fixture.path("missing").exists());
-}
-
-#[test]
-fn saved_trees_load_until_they_are_pruned() {
-    let fixture = Fixture::new();
-    let dir = fixture.path("own");
-    let cache = CacheRepo::open(&dir).unwrap();
-    let tree = {
-        let mut tree = Tree::default();
-        let file = apt_ostree_model::ContentWriter::put_file(
-            &cache,
-            &apt_ostree_model::Meta::root(0o644),
-            b"x",
-        )
-        .unwrap();
-        tree.insert("x", apt_ostree_model::Node::File(file))
-            .unwrap();
-        tree
-    };
-    let long = "k/".repeat(400);
-    for key in ["a key/with: specials", long.as_str()] {
-        assert_eq!(cache.load_tree(key).unwrap(), None);
-        cache.save_tree(key, &tree).unwrap();
-        assert_eq!(cache.load_tree(key).unwrap().as_ref(), Some(&tree));
-    }
-    let kept = cache.prune(Duration::from_secs(3600)).unwrap();
-    assert_eq!(kept.refs, 0);
-    assert_eq!(cache.load_tree(&long).unwrap().as_ref(), Some(&tree));
-    std::thread::sleep(Duration::from_millis(20));
-    let pruned = cache.prune(Duration::ZERO).unwrap();
-    assert_eq!(pruned.refs, 2);
-    assert!(pruned.objects > 0);
-    assert_eq!(cache.load_tree(&long).unwrap(), None);
-    assert!(
-        cache
-            .content()
-            .open(&tree.file("x").unwrap().checksum)
-            .is_err()
-    );
-    fsck(cache.path());
 }

@@ -6,4 +6,5 @@ mod commits;
 mod damage;
 mod imports;
 mod overlays;
+mod pruning;
 mod support;
