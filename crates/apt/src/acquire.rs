@@ -11,13 +11,14 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use apt_ostree_fsx::prune::touch;
 use apt_ostree_fsx::{Cmd, Lock, LockMode, Wait};
 use apt_ostree_model::{ErrorKind, Event, Plan, PlannedPackage, Reporter, Sha256Digest, Step};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::aptconf::{Layout, PROXY_ENV};
 use crate::error::{fail, fail_hint};
-use crate::{files, uri};
+use crate::{files, prune, uri};
 
 const HELPER: &str = "/usr/lib/apt/apt-helper";
 /// Packages per run of the helper; keeps its command line short.
@@ -73,20 +74,7 @@ pub(crate) fn acquire(
     reporter: &dyn Reporter,
 ) -> Result<Vec<Utf8PathBuf>> {
     files::make_dir(debs_dir).with_context(|| format!("creating '{debs_dir}'"))?;
-    let is_cached = |package: &PlannedPackage| {
-        let meta = std::fs::symlink_metadata(cached_path(debs_dir, &package.sha256));
-        meta.is_ok_and(|meta| meta.is_file() && meta.len() == package.size)
-    };
-    let mut missing: BTreeMap<Sha256Digest, &PlannedPackage> = BTreeMap::new();
-    for package in plan.packages.iter().filter(|package| !is_cached(package)) {
-        crate::lock::check_uri(&package.uri).map_err(|why| {
-            fail(
-                ErrorKind::InvalidInput,
-                format!("package '{}': {why}", package.id()),
-            )
-        })?;
-        missing.insert(package.sha256, package);
-    }
+    let missing = missing(plan, debs_dir)?;
     let paths = plan
         .packages
         .iter()
@@ -133,6 +121,31 @@ pub(crate) fn acquire(
         job.progress(done, batch.last().copied());
     }
     Ok(paths)
+}
+
+/// The packages of the plan that are not there. The others are noted as used, so that no other
+/// process takes them for superfluous as long as this one may read them.
+fn missing<'p>(
+    plan: &'p Plan,
+    debs_dir: &Utf8Path,
+) -> Result<BTreeMap<Sha256Digest, &'p PlannedPackage>> {
+    let _lock = prune::lock_debs(debs_dir, LockMode::Shared, Wait::Forever)?;
+    let is_cached = |package: &PlannedPackage| {
+        let path = cached_path(debs_dir, &package.sha256);
+        let meta = std::fs::symlink_metadata(&path);
+        meta.is_ok_and(|meta| meta.is_file() && meta.len() == package.size) && touch(&path).is_ok()
+    };
+    let mut missing = BTreeMap::new();
+    for package in plan.packages.iter().filter(|package| !is_cached(package)) {
+        crate::lock::check_uri(&package.uri).map_err(|why| {
+            fail(
+                ErrorKind::InvalidInput,
+                format!("package '{}': {why}", package.id()),
+            )
+        })?;
+        missing.insert(package.sha256, package);
+    }
+    Ok(missing)
 }
 
 /// Makes the directory for unfinished downloads; it belongs to apt's unprivileged user.

@@ -30,6 +30,7 @@ pub mod lock;
 pub mod mirror;
 mod plancache;
 mod planner;
+mod prune;
 mod refresh;
 mod release;
 mod request;
@@ -40,6 +41,7 @@ mod spec;
 mod uri;
 
 pub use lock::Lock;
+pub use prune::prune_debs;
 pub use refresh::SourceState;
 pub use session::{ImageSource, Session};
 pub use spec::{AptConfig, SolveSpec};

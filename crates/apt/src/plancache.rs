@@ -40,12 +40,14 @@ pub(crate) fn key(
 
 /// The cached plan, if it is there and whole.
 pub(crate) fn load(dir: &Utf8Path, key: &Sha256Digest) -> Option<Plan> {
-    let data = files::read_limited(&dir.join(format!("{key}.json")), SIZE_LIMIT).ok()?;
+    let path = dir.join(format!("{key}.json"));
+    let data = files::read_limited(&path, SIZE_LIMIT).ok()?;
     let text = std::str::from_utf8(&data).ok()?;
     let (digest, json) = text.split_once('\n')?;
     if digest.parse::<Sha256Digest>().ok()? != files::hash(json.as_bytes()) {
         return None;
     }
+    apt_ostree_fsx::prune::touch(&path).ok()?;
     serde_json::from_str(json).ok()
 }
 

@@ -1,12 +1,13 @@
 //! Refreshing package indices, strictly: what can't be refreshed and verified is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use apt_ostree_model::{ErrorKind, Event, Reporter, Sha256Digest, SourceInfo, Step};
 use rust_apt::Cache;
 use rust_apt::progress::{AcquireProgress, DynAcquireProgress};
 use rust_apt::raw::{AcqTextStatus, ItemDesc, PkgAcquire};
+use serde::{Deserialize, Serialize};
 
 use crate::aptconf::Layout;
 use crate::error::{fail, fail_hint, split};
@@ -29,8 +30,16 @@ pub struct SourceState {
     pub digest: Sha256Digest,
 }
 
-/// Digests of the Release files that were verified, by source.
-type Verified = BTreeMap<String, Sha256Digest>;
+/// The Release files that were verified, by source.
+type Verified = BTreeMap<String, VerifiedRelease>;
+
+/// A Release file that was verified as its source wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct VerifiedRelease {
+    sha256: Sha256Digest,
+    /// How the names of the lists start that belong to it.
+    lists: String,
+}
 
 /// Reports download progress of indices.
 struct Progress<'a>(&'a dyn Reporter);
@@ -105,12 +114,18 @@ pub(crate) fn update(
         let digest = source.digest();
         let (text, release_sha256) = read_release(layout, source, offline)?;
         let key = digest.to_string();
+        let release = VerifiedRelease {
+            sha256: release_sha256,
+            lists: source.list_prefix(),
+        };
         if offline && !source.is_local() {
-            if verified.get(&key) != Some(&release_sha256) {
+            if verified.get(&key) != Some(&release) {
                 return Err(not_cached(source));
             }
         } else {
-            verified.insert(key, release_sha256);
+            // The lists are those of this Release file; no other will be asked for again.
+            verified.retain(|_, old| old.lists != release.lists || *old == release);
+            verified.insert(key, release);
         }
         let release = Release::parse(&text);
         check(source, &release, reporter)?;
@@ -119,12 +134,19 @@ pub(crate) fn update(
             infos.push(info(source, release, release_sha256));
         }
     }
-    let json = serde_json::to_vec_pretty(&verified)?;
-    files::write_if_changed(&layout.verified(), &json).context("noting verified indices")?;
+    write_verified(layout, &verified)?;
     Ok(SourceState {
         sources: infos,
         digest: files::hash(summary.as_bytes()),
     })
+}
+
+/// Forgets verified Release files except those whose lists are there; `lists` has their names or
+/// how they start.
+pub(crate) fn forget_all_but(layout: &Layout, lists: &BTreeSet<String>) -> Result<()> {
+    let mut verified = read_verified(layout);
+    verified.retain(|_, release| lists.iter().any(|list| list.starts_with(&release.lists)));
+    write_verified(layout, &verified)
 }
 
 fn set(key: &str, value: &str) {
@@ -368,6 +390,12 @@ fn read_verified(layout: &Layout) -> Verified {
     let data = std::fs::read(layout.verified()).ok();
     data.and_then(|data| serde_json::from_slice(&data).ok())
         .unwrap_or_default()
+}
+
+fn write_verified(layout: &Layout, verified: &Verified) -> Result<()> {
+    let json = serde_json::to_vec_pretty(verified)?;
+    files::write_if_changed(&layout.verified(), &json).context("noting verified indices")?;
+    Ok(())
 }
 
 /// The Release file as apt keeps it after verifying it.

@@ -13,7 +13,7 @@ use crate::candidates::{self, Rules};
 use crate::refresh::{self, SourceState};
 use crate::sources::{self, Sources};
 use crate::spec::AptConfig;
-use crate::{acquire, files, plancache, planner, request, solve};
+use crate::{acquire, files, plancache, planner, prune, request, solve};
 
 /// A libapt session. libapt's state is global, so a process can have only one.
 #[derive(Debug)]
@@ -107,8 +107,22 @@ impl Session {
                 plan
             }
         };
+        if self.lock.is_some() {
+            self.prune(reporter);
+        }
         self.lock = None;
         Ok(plan)
+    }
+
+    /// Makes room in the state directory; the plan is good even if that fails.
+    fn prune(&self, reporter: &dyn Reporter) {
+        match prune::state(&self.layout, &self.sources) {
+            Ok(pruned) if pruned.count == 0 => {}
+            Ok(pruned) => {
+                reporter.detail(format!("removed {} old indices and plans", pruned.count));
+            }
+            Err(error) => reporter.warning(format!("{error:#}")),
+        }
     }
 
     fn solve_now(&self, reporter: &dyn Reporter) -> Result<Plan> {
