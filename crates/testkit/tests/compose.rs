@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use apt_ostree_testkit::packages::Deb;
 use apt_ostree_testkit::podman::Podman;
-use apt_ostree_testkit::{MINIMAL, Project, failure, privileged, stdout, success};
+use apt_ostree_testkit::{LOCKED, MINIMAL, Project, failure, privileged, stdout, success};
+use camino::Utf8Path;
 
 #[test]
 fn minimal_treefile_makes_a_commit_and_images_that_run() {
@@ -274,4 +276,55 @@ fn rootfs_and_image_need_no_repository() {
         stdout(&second)
     );
     assert!(!project.path().join("output").exists());
+}
+
+/// Gives a file, or all files below a directory, a time that many days ago.
+fn age(path: &Utf8Path, days: u64) {
+    if path.is_dir() {
+        for entry in path.read_dir_utf8().unwrap() {
+            age(entry.unwrap().path(), days);
+        }
+        return;
+    }
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    let time = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+    file.set_modified(time).unwrap();
+}
+
+#[test]
+fn an_old_cache_is_cleaned_when_nobody_uses_it() {
+    if !privileged("an_old_cache_is_cleaned_when_nobody_uses_it") {
+        return;
+    }
+    let project = Project::isolated(MINIMAL).unwrap();
+    let cached = || {
+        let repo = format!("--repo={}", project.cache().join("repo"));
+        let refs = success(Command::new("ostree").args(["refs", &repo])).unwrap();
+        success(Command::new("ostree").args(["fsck", "--quiet", &repo])).unwrap();
+        stdout(&refs).lines().count()
+    };
+    project.tree(&LOCKED).unwrap();
+    let commit = project.commit("test/minimal").unwrap();
+    let all = cached();
+    assert!(all > 50, "{all}");
+    age(&project.cache().join("repo/refs/heads"), 100);
+
+    // Not yet; and not while someone else uses it. With the same inputs, nothing of it is used.
+    project.tree(&LOCKED).unwrap();
+    assert_eq!(cached(), all);
+    age(&project.cache().join("cleaned"), 2);
+    let lock = std::fs::File::open(project.cache().join("repo.lock")).unwrap();
+    lock.lock_shared().unwrap();
+    project.tree(&LOCKED).unwrap();
+    assert_eq!(cached(), all);
+    drop(lock);
+    project.tree(&LOCKED).unwrap();
+    assert_eq!(cached(), 0);
+
+    // The next compose makes all of it again, and what it has used stays.
+    std::fs::remove_dir_all(project.path().join("output")).unwrap();
+    age(&project.cache().join("cleaned"), 2);
+    project.tree(&LOCKED).unwrap();
+    assert_eq!(project.commit("test/minimal").unwrap(), commit);
+    assert_eq!(cached(), all);
 }

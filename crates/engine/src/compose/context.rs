@@ -11,6 +11,7 @@ use apt_ostree_store::CacheRepo;
 use camino::{Utf8Path, Utf8PathBuf};
 use fn_error_context::context;
 
+use super::cleanup;
 use crate::rootfs::live::LiveRoot;
 
 /// Where the cache is when nobody says.
@@ -48,6 +49,9 @@ impl<'r> Run<'r> {
     ) -> Result<T> {
         let mut run = Self::open(options, reporter)?;
         let result = verb(&run);
+        if result.is_ok() {
+            cleanup::clean(&run);
+        }
         if result.is_err() && options.keep_workdir {
             run.work.keep();
             reporter.warning(format!(

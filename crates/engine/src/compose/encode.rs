@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
-use apt_ostree_fsx::prune::Limits;
 use apt_ostree_model::compose::{
     ComposeReport, Compression, ImageFormat, ImageOptions, ImageReport,
 };
@@ -15,6 +14,7 @@ use apt_ostree_oci::{
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::cleanup;
 use super::context::{Run, utf8};
 use super::finish::Built;
 use super::resolve::Resolved;
@@ -25,8 +25,6 @@ use crate::rootfs::assemble;
 pub(super) const INPUT_HASH_LABEL: &str = "apt-ostree.inputhash";
 /// Label with the version.
 pub(super) const VERSION_LABEL: &str = "org.opencontainers.image.version";
-/// Compressed layers kept for later composes.
-const BLOB_LIMITS: Limits = Limits::new(20 << 30);
 /// Layers of an image when nobody says.
 const DEFAULT_LAYERS: usize = 64;
 
@@ -128,7 +126,7 @@ fn encode(
     let layers =
         encoder(run, built.timestamp, &tree, &cache, options.compression).encode(&plans)?;
     let image = config(resolved, built, options, report)?.build(layers)?;
-    cache.prune(&BLOB_LIMITS)?;
+    cache.prune(&cleanup::BLOBS)?;
     Ok(image)
 }
 

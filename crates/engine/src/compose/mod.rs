@@ -1,6 +1,7 @@
 //! The compose verbs.
 
 mod build;
+mod cleanup;
 mod context;
 mod encode;
 mod finish;

@@ -60,7 +60,8 @@ pub(super) fn unchanged(
         return Ok(None);
     }
     if !request.image.formats.is_empty() {
-        let Ok(text) = std::fs::read(record_path(run, request, inputhash)?) else {
+        let path = record_path(run, request, inputhash)?;
+        let Ok(text) = std::fs::read(&path) else {
             return Ok(None);
         };
         let Ok(record) = serde_json::from_slice::<Record>(&text) else {
@@ -72,6 +73,8 @@ pub(super) fn unchanged(
         if record.images.len() != request.image.formats.len() || !record.images.iter().all(same) {
             return Ok(None);
         }
+        // Another process may have removed it; then the images are made again next time.
+        drop(apt_ostree_fsx::prune::touch(&path));
     }
     let commit = previous.commit.as_ref().map(|c| c.checksum.clone());
     Ok(Some(Outcome::Unchanged {
