@@ -136,7 +136,7 @@ fn try_configured<'r>(
 }
 
 /// The result of a thread; its panic goes on here.
-fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(super) fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -14,6 +14,7 @@ use apt_ostree_oci::{
 };
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::build::join;
 use super::cleanup;
 use super::context::{Run, utf8};
 use super::finish::Built;
@@ -28,25 +29,31 @@ pub(super) const VERSION_LABEL: &str = "org.opencontainers.image.version";
 /// Layers of an image when nobody says.
 const DEFAULT_LAYERS: usize = 64;
 
-/// Writes every image that was asked for.
-pub(super) fn images(
+/// Writes the commit and every image that was asked for. Layers are made while `commit` writes
+/// the commit, as both only read the tree; no image is there before the commit is.
+pub(super) fn images_and_commit(
     run: &Run<'_>,
     resolved: &Resolved,
     built: &Built,
     options: &ImageOptions,
-    report: &ComposeReport,
-) -> Result<Vec<ImageReport>> {
+    commit: impl FnOnce() -> Result<ComposeReport>,
+) -> Result<ComposeReport> {
     if options.formats.is_empty() {
-        return Ok(Vec::new());
+        return commit();
     }
-    let outputs: Vec<(ImageFormat, Utf8PathBuf)> = options
-        .formats
-        .iter()
-        .map(|f| Ok((*f, image_path(*f, options, report)?)))
-        .collect::<Result<_>>()?;
-    let borrowed: Vec<(ImageFormat, &Utf8Path)> =
-        outputs.iter().map(|(f, p)| (*f, p.as_path())).collect();
-    write(run, resolved, built, options, report, &borrowed)
+    std::thread::scope(|scope| {
+        let image = scope.spawn(|| encode(run, resolved, built, options));
+        let mut report = commit()?;
+        let outputs: Vec<(ImageFormat, Utf8PathBuf)> = options
+            .formats
+            .iter()
+            .map(|f| Ok((*f, image_path(*f, options, &report)?)))
+            .collect::<Result<_>>()?;
+        let borrowed: Vec<(ImageFormat, &Utf8Path)> =
+            outputs.iter().map(|(f, p)| (*f, p.as_path())).collect();
+        report.images = write(run, &report, &borrowed, || join(image))?;
+        Ok(report)
+    })
 }
 
 /// Writes one image at a path that the user chose.
@@ -58,7 +65,8 @@ pub(super) fn image_at(
     report: &ComposeReport,
     output: (ImageFormat, &Utf8Path),
 ) -> Result<ImageReport> {
-    let mut reports = write(run, resolved, built, options, report, &[output])?;
+    let image = || encode(run, resolved, built, options);
+    let mut reports = write(run, report, &[output], image)?;
     reports.pop().context("no image was written")
 }
 
@@ -85,14 +93,12 @@ pub(super) fn image_path(
 
 fn write(
     run: &Run<'_>,
-    resolved: &Resolved,
-    built: &Built,
-    options: &ImageOptions,
     report: &ComposeReport,
     outputs: &[(ImageFormat, &Utf8Path)],
+    image: impl FnOnce() -> Result<Image>,
 ) -> Result<Vec<ImageReport>> {
     run.reporter.step(Step::Encode, || {
-        let image = encode(run, resolved, built, options, report)?;
+        let image = image()?;
         let mut reports = Vec::new();
         for (format, path) in outputs {
             if let Some(dir) = path.parent() {
@@ -118,14 +124,13 @@ fn encode(
     resolved: &Resolved,
     built: &Built,
     options: &ImageOptions,
-    report: &ComposeReport,
 ) -> Result<Image> {
     let tree = built.image_tree(run)?;
     let plans = plans(resolved, built, &tree, options)?;
     let cache = BlobCache::open(run.cachedir.as_std_path())?;
     let layers =
         encoder(run, built.timestamp, &tree, &cache, options.compression).encode(&plans)?;
-    let image = config(resolved, built, options, report)?.build(layers)?;
+    let image = config(resolved, built, options)?.build(layers)?;
     cache.prune(&cleanup::BLOBS)?;
     Ok(image)
 }
@@ -268,15 +273,10 @@ fn owners(
     (components.into_values().collect(), owners)
 }
 
-fn config(
-    resolved: &Resolved,
-    built: &Built,
-    options: &ImageOptions,
-    report: &ComposeReport,
-) -> Result<ImageConfig> {
+fn config(resolved: &Resolved, built: &Built, options: &ImageOptions) -> Result<ImageConfig> {
     let mut labels = BTreeMap::from([
         ("containers.bootc".to_owned(), "1".to_owned()),
-        (INPUT_HASH_LABEL.to_owned(), report.inputhash.clone()),
+        (INPUT_HASH_LABEL.to_owned(), resolved.inputhash.clone()),
     ]);
     if let Some(kernel) = &built.kernel {
         labels.insert("ostree.bootable".to_owned(), "true".to_owned());

@@ -57,9 +57,8 @@ fn tree_in(run: &Run<'_>, request: &TreeRequest) -> Result<Outcome> {
         Break(outcome) => return Ok(outcome),
     };
     let report = ready.build(|resolved, built| {
-        let mut report = record::commit(run, request, resolved, built, &previous, &target)?;
-        report.images = encode::images(run, resolved, built, &request.image, &report)?;
-        Ok(report)
+        let commit = || record::commit(run, request, resolved, built, &previous, &target);
+        encode::images_and_commit(run, resolved, built, &request.image, commit)
     })?;
     record::publish(run, request, &ready.resolved, &previous, &target, &report)?;
     Ok(Outcome::Composed(report))
