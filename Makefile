@@ -18,8 +18,8 @@ XTASK := $(CARGO) run --quiet --package xtask --
 # The revision that `apt-ostree --version` shows.
 export APTOSTREE_GIT := $(shell git describe --always --dirty --abbrev=40 --match= 2>/dev/null)
 
-.PHONY: help image build test test-full bench lint doc dist generate install clean \
-	rust deps-build deps-run deps-test deps-image deps-all
+.PHONY: help image build programs test test-full bench lint doc dist dist-files generate \
+	install install-files deb clean rust deps-build deps-run deps-test deps-image deps-all
 
 # Packages are installed one job at a time, and cargo runs its own jobs.
 .NOTPARALLEL:
@@ -30,7 +30,9 @@ help: ## List the targets
 image: deps-image build ## Compose an example image into output/ and tell how to run it
 	$(RELEASE)/apt-ostree compose tree $(TREEFILE) --container --output-dir $(OUTPUT) $(COMPOSE_FLAGS)
 
-build: deps-build ## Build the programs
+build: deps-build programs ## Build the programs
+
+programs:
 	$(CARGO) build --release --package apt-ostree --package apt-ostree-worker
 
 test: deps-all ## Run all tests
@@ -55,10 +57,20 @@ doc: deps-build ## Build the docs book as HTML
 	$(XTASK) book $(TARGET_DIR)/book
 	@echo "The book is in $(TARGET_DIR)/book/index.html"
 
-dist: deps-build ## Write man pages and completions
+dist: deps-build dist-files ## Write man pages and completions
+
+dist-files:
 	$(XTASK) dist $(DIST)
 
-install: build dist ## Install to $(DESTDIR)$(PREFIX)
+install: build dist-files install-files ## Install to $(DESTDIR)$(PREFIX)
+
+# Packages of these Debian releases.
+RELEASES ?= bookworm trixie
+
+deb: deps-build deps-test ## Build Debian packages for RELEASES into target/deb
+	scripts/make-deb.sh $(RELEASES)
+
+install-files:
 	install -D -m 755 $(RELEASE)/apt-ostree $(DESTDIR)$(PREFIX)/bin/apt-ostree
 	install -D -m 755 $(RELEASE)/apt-ostree-worker \
 		$(DESTDIR)$(PREFIX)/libexec/apt-ostree/apt-ostree-worker
