@@ -121,7 +121,7 @@ fn install_of(request: &Request) -> Option<(&Path, &InstallOptions)> {
         Request::Install(request) => Some((&request.treefile, &request.install)),
         Request::Rootfs(request) => Some((&request.treefile, &request.install)),
         Request::Image(request) => Some((&request.treefile, &request.install)),
-        Request::Postprocess(_) | Request::Commit(_) => None,
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod client;
 pub mod compose;
 pub mod content;
 pub mod lint;
@@ -28,5 +29,6 @@ pub fn run(request: &Request, reporter: &dyn Reporter) -> Result<Outcome> {
         Request::Commit(request) => compose::commit(request, reporter),
         Request::Rootfs(request) => compose::rootfs(request, reporter),
         Request::Image(request) => compose::image(request, reporter),
+        _ => client::run(request, reporter).map(Outcome::Client),
     }
 }

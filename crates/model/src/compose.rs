@@ -1,4 +1,5 @@
-//! What a compose verb is asked to do and what it answers: the worker protocol.
+//! What a verb is asked to do and what it answers: the worker protocol, and the compose half of
+//! its requests. The other half is in [`crate::client`].
 //!
 //! The command line starts the worker, writes one [`Request`] as JSON to its standard input and
 //! reads [`Reply`] values from its standard output, one JSON value per line, until
@@ -9,6 +10,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::{
+    CleanupRequest, ClientOutcome, DbRequest, FinalizeRequest, InitramfsRequest, KargsRequest,
+    RollbackRequest, StatusRequest, UpdateRequest,
+};
 use crate::{ErrorKind, Event, Plan, Sha256Digest};
 
 /// One verb with all its options. Relative paths are relative to the worker's working directory.
@@ -27,6 +32,23 @@ pub enum Request {
     Rootfs(RootfsRequest),
     /// `compose image`: from a treefile to an image in one step.
     Image(ImageRequest),
+    /// `status`: what is deployed.
+    Status(StatusRequest),
+    /// `upgrade`, `deploy`, `rebase`, `install`, `uninstall`, `override` and `reset`: one change of
+    /// the origin and the base.
+    Update(Box<UpdateRequest>),
+    /// `rollback`: boot the other deployment.
+    Rollback(RollbackRequest),
+    /// `kargs`: print or change kernel arguments.
+    Kargs(KargsRequest),
+    /// `initramfs`: whether it is made on this system.
+    Initramfs(InitramfsRequest),
+    /// `cleanup`: remove deployments and temporary data.
+    Cleanup(CleanupRequest),
+    /// `finalize-deployment`: unlock what is staged.
+    Finalize(FinalizeRequest),
+    /// `db`: packages of commits.
+    Db(DbRequest),
 }
 
 /// Where caches and temporary work live.
@@ -355,6 +377,8 @@ pub enum Outcome {
     },
     /// A commit, and perhaps images, were written.
     Composed(ComposeReport),
+    /// What came of a verb on a system.
+    Client(ClientOutcome),
 }
 
 /// What `compose tree` and its kin made.

@@ -24,8 +24,10 @@ pub enum ErrorKind {
     Network,
     /// A maintainer script or another program in the target failed.
     Script,
-    /// Another process holds the repository or cache.
+    /// Another process holds the repository, cache or system.
     Busy,
+    /// There is no OSTree system where one is needed, or it can't be read.
+    InvalidSysroot,
     /// No space, read-only, or an I/O error.
     Storage,
     /// A lint refused the finished tree.

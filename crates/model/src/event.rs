@@ -4,13 +4,15 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-/// A step of a verb, in the order in which a compose runs them.
+/// A step of a verb, in the order in which verbs run them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Step {
     /// Reading the treefile.
     Load,
+    /// Pulling a commit of the base.
+    Pull,
     /// Refreshing package indices.
     Update,
     /// Choosing packages.
@@ -33,6 +35,12 @@ pub enum Step {
     Commit,
     /// Writing images.
     Encode,
+    /// Comparing the objects of a commit with their checksums.
+    Verify,
+    /// Writing or staging a deployment.
+    Deploy,
+    /// Removing what is not used any more.
+    Cleanup,
 }
 
 impl Step {
@@ -40,6 +48,7 @@ impl Step {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Load => "Reading treefile",
+            Self::Pull => "Pulling base",
             Self::Update => "Refreshing package indices",
             Self::Solve => "Resolving packages",
             Self::Acquire => "Downloading packages",
@@ -51,6 +60,9 @@ impl Step {
             Self::Lint => "Checking tree",
             Self::Commit => "Writing commit",
             Self::Encode => "Writing images",
+            Self::Verify => "Checking commit",
+            Self::Deploy => "Writing deployment",
+            Self::Cleanup => "Cleaning up",
         }
     }
 }

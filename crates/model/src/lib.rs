@@ -6,14 +6,18 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod client;
 pub mod compose;
 pub mod content;
 pub mod digest;
 pub mod error;
 pub mod event;
 pub mod names;
+pub mod origin;
 pub mod package;
 pub mod plan;
+pub mod reference;
+pub mod status;
 pub mod tree;
 
 pub use content::{ContentReader, ContentWriter};

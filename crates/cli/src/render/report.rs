@@ -38,6 +38,8 @@ pub fn outcome_text(outcome: &Outcome, timings: &Timings, verbose: bool) -> Stri
             timing_line(timings)
         ),
         Outcome::Composed(report) => composed_text(report, timings, verbose),
+        // No compose verb ends like that.
+        Outcome::Client(_) => String::new(),
     }
 }
 
@@ -59,7 +61,10 @@ pub(super) fn shorten_paths(outcome: &mut Outcome, directory: &Path) {
                 .iter_mut()
                 .for_each(|image| shorten(&mut image.path));
         }
-        Outcome::Unchanged { .. } | Outcome::Planned { .. } | Outcome::Downloaded { .. } => {}
+        Outcome::Unchanged { .. }
+        | Outcome::Planned { .. }
+        | Outcome::Downloaded { .. }
+        | Outcome::Client(_) => {}
     }
 }
 
