@@ -167,6 +167,29 @@ impl PackageId {
     }
 }
 
+/// What a commit that was made on this system says about its layers: the value of
+/// [`LayerRecord::KEY`] in its metadata, as JSON. Its parent is the base.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct LayerRecord {
+    /// Requests that are layered, as they were made.
+    pub packages: Vec<String>,
+    /// Base packages that are gone.
+    pub base_removals: Vec<PackageId>,
+    /// Local packages that replace others: new, old.
+    pub base_local_replacements: Vec<(PackageId, PackageId)>,
+    /// Packages that replace others: new and old by source.
+    pub base_remote_replacements: BTreeMap<String, Vec<(PackageId, PackageId)>>,
+    /// Stands for all that the commit was made from: the base, the packages, how the initramfs was
+    /// made. The same again needs no new commit.
+    pub inputs: String,
+}
+
+impl LayerRecord {
+    /// Key of the record in the metadata of the commit, a string.
+    pub const KEY: &str = "aptostree.clientlayer";
+}
+
 /// The update that a check found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]

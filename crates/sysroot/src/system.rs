@@ -1,0 +1,240 @@
+//! A system, opened.
+
+use std::ops::Deref;
+
+use anyhow::{Context as _, Result};
+use apt_ostree_model::{ErrorKind, Kinded};
+use camino::{Utf8Path, Utf8PathBuf};
+use ostree::{Repo, gio};
+
+use crate::deployment::Deployment;
+use crate::error::{self, invalid};
+use crate::holder;
+
+/// A system to read from.
+#[derive(Debug)]
+pub struct Sysroot {
+    pub(crate) inner: ostree::Sysroot,
+    path: Utf8PathBuf,
+}
+
+/// A system that nobody else changes at the same time. Dropping it frees it.
+#[derive(Debug)]
+pub struct LockedSysroot(Sysroot);
+
+impl Sysroot {
+    /// Opens the system whose physical root is `path`; `None`: the one that runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidSysroot`] when there is none, or what runs is none.
+    pub fn open(path: Option<&Utf8Path>) -> Result<Self> {
+        Self::new(path, false)
+    }
+
+    fn new(path: Option<&Utf8Path>, write: bool) -> Result<Self> {
+        let path = path.unwrap_or(Utf8Path::new("/"));
+        let running = path == "/";
+        if running && !Utf8Path::new("/run/ostree-booted").exists() {
+            return Err(not_booted().into());
+        }
+        let inner = ostree::Sysroot::new(Some(&gio::File::for_path(path)));
+        if running && write {
+            // `/sysroot` and `/boot` become writable for this process alone.
+            inner
+                .initialize_with_mount_namespace(gio::Cancellable::NONE)
+                .map_err(|e| error::ostree(&e))
+                .context("making a mount namespace")?;
+        }
+        inner.load(gio::Cancellable::NONE).map_err(|error| {
+            let reason = apt_ostree_fsx::escape(error.message());
+            let message = format!("'{path}' is not the root of an OSTree system: {reason}");
+            Kinded::new(ErrorKind::InvalidSysroot, message)
+                .with_hint("name the physical root of one with --sysroot")
+        })?;
+        Ok(Self {
+            inner,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The physical root.
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+
+    /// Where its repository is.
+    pub fn repo_path(&self) -> Utf8PathBuf {
+        self.path.join("ostree/repo")
+    }
+
+    pub(crate) fn repo(&self) -> Repo {
+        self.inner.repo()
+    }
+
+    /// The deployment that runs, when this system runs.
+    pub fn booted(&self) -> Option<Deployment> {
+        self.inner.booted_deployment().map(Deployment::new)
+    }
+
+    /// The deployment that the next shutdown writes.
+    pub fn staged(&self) -> Option<Deployment> {
+        self.inner.staged_deployment().map(Deployment::new)
+    }
+
+    /// All deployments in boot order.
+    pub fn deployments(&self) -> Vec<Deployment> {
+        self.inner
+            .deployments()
+            .into_iter()
+            .map(Deployment::new)
+            .collect()
+    }
+
+    /// All deployments of one stateroot in boot order.
+    pub fn deployments_of(&self, stateroot: &str) -> Vec<Deployment> {
+        let mut all = self.deployments();
+        all.retain(|d| d.stateroot() == stateroot);
+        all
+    }
+
+    /// The stateroot to work on: the one asked for, the booted one, or the only one.
+    ///
+    /// # Errors
+    /// When it does not exist, or there are several to choose from.
+    pub fn stateroot(&self, name: Option<&str>) -> Result<String> {
+        if let Some(name) = name {
+            let dir = self.path.join("ostree/deploy").join(name);
+            if name.is_empty() || name.contains('/') || name.starts_with('.') || !dir.is_dir() {
+                let shown = apt_ostree_fsx::escape_cut(name, 80);
+                return Err(invalid(format!("there is no stateroot '{shown}'")).into());
+            }
+            return Ok(name.to_owned());
+        }
+        if let Some(booted) = self.booted() {
+            return Ok(booted.stateroot());
+        }
+        let mut names: Vec<String> = self
+            .deployments()
+            .iter()
+            .map(Deployment::stateroot)
+            .collect();
+        names.sort();
+        names.dedup();
+        match names.len() {
+            0 => Err(Kinded::new(
+                ErrorKind::InvalidSysroot,
+                format!("system '{}' has no deployment", self.path),
+            )
+            .into()),
+            1 => Ok(names.remove(0)),
+            _ => Err(invalid(format!(
+                "there are several stateroots: {}",
+                names.join(", ")
+            ))
+            .with_hint("choose one with --stateroot")
+            .into()),
+        }
+    }
+
+    /// The deployment that changes build upon: the one that boots next, else the booted one.
+    ///
+    /// # Errors
+    /// When the stateroot has none.
+    pub fn merge_deployment(&self, stateroot: &str) -> Result<Deployment> {
+        self.deployments_of(stateroot)
+            .into_iter()
+            .next()
+            .ok_or_else(|| {
+                invalid(format!(
+                    "stateroot '{stateroot}' has no deployment to build upon"
+                ))
+                .into()
+            })
+    }
+
+    /// The deployment whose `/etc` is merged: the booted one, else the one that boots next.
+    pub(crate) fn etc_deployment(&self, stateroot: &str) -> Option<Deployment> {
+        self.booted()
+            .filter(|d| d.stateroot() == stateroot)
+            .or_else(|| {
+                self.inner
+                    .merge_deployment(Some(stateroot))
+                    .map(Deployment::new)
+            })
+    }
+
+    /// The deployment at a place of the boot order.
+    ///
+    /// # Errors
+    /// When there are not so many.
+    pub fn deployment_at(&self, index: usize) -> Result<Deployment> {
+        let mut all = self.deployments();
+        if index >= all.len() {
+            let message = format!("there is no deployment {index}, only {}", all.len());
+            return Err(invalid(message).into());
+        }
+        Ok(all.swap_remove(index))
+    }
+
+    /// The deployment with an id (`STATEROOT-CHECKSUM.SERIAL`).
+    pub fn deployment_by_id(&self, id: &str) -> Option<Deployment> {
+        self.deployments().into_iter().find(|d| d.id() == id)
+    }
+}
+
+impl LockedSysroot {
+    /// Opens a system for changes; see [`Sysroot::open`]. For the one that runs, this thread gets
+    /// a mount namespace in which `/sysroot` is writable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] when someone else changes it, and those of [`Sysroot::open`].
+    pub fn open(path: Option<&Utf8Path>) -> Result<Self> {
+        let sysroot = Sysroot::new(path, true)?;
+        let locked = sysroot
+            .inner
+            .try_lock()
+            .map_err(|e| error::ostree(&e))
+            .with_context(|| format!("locking system '{}'", sysroot.path))?;
+        if !locked {
+            return Err(holder::busy(&sysroot.path).into());
+        }
+        let locked = Self(sysroot);
+        locked.reload()?;
+        Ok(locked)
+    }
+
+    /// Reads again what is deployed.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn reload(&self) -> Result<()> {
+        self.inner
+            .load_if_changed(gio::Cancellable::NONE)
+            .map_err(|e| error::ostree(&e))
+            .context("reading deployments")?;
+        Ok(())
+    }
+}
+
+impl Deref for LockedSysroot {
+    type Target = Sysroot;
+
+    fn deref(&self) -> &Sysroot {
+        &self.0
+    }
+}
+
+impl Drop for LockedSysroot {
+    fn drop(&mut self) {
+        self.0.inner.unlock();
+    }
+}
+
+fn not_booted() -> Kinded {
+    let error = |message| Kinded::new(ErrorKind::InvalidSysroot, message);
+    if Utf8Path::new("/run/.containerenv").exists() || Utf8Path::new("/.dockerenv").exists() {
+        return error("this is a container, not a booted OSTree system");
+    }
+    error("this system was not booted from an OSTree deployment")
+        .with_hint("name the physical root of one with --sysroot")
+}
