@@ -237,6 +237,10 @@ pub struct DbRequest {
     pub repo: Option<PathBuf>,
     /// Commits, refs or, with a system, deployment ids.
     pub revisions: Vec<String>,
+    /// The difference between two commits instead of their packages. Without `revisions`: what
+    /// boots next against what runs, else what runs against the rollback; with one: what runs
+    /// against that.
+    pub diff: bool,
     /// Only packages whose names start with one of these.
     pub prefixes: Vec<String>,
     /// With changelogs.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::status::LayerRecord;
+use camino::Utf8Path;
 use ostree::glib::{Variant, VariantClass, VariantDict};
 use ostree::{ObjectType, Repo, RepoCommitState, gio};
 use serde_json::Value;
@@ -126,6 +127,25 @@ impl Sysroot {
             .with_context(|| format!("resolving '{}'", apt_ostree_fsx::escape_cut(name, 120)))?;
         Ok(checksum.map(Into::into))
     }
+}
+
+/// Reads the commit that a ref or checksum names in any repository.
+///
+/// # Errors
+/// When there is no such repository or commit, or it can't be read.
+pub fn load_commit(repo: &Utf8Path, revision: &str) -> Result<CommitInfo> {
+    let shown = || apt_ostree_fsx::escape_cut(revision, 120);
+    let handle = Repo::new_for_path(repo);
+    let commit = handle
+        .open(gio::Cancellable::NONE)
+        .and_then(|()| handle.resolve_rev(revision, false))
+        .map_err(|e| error::invalid(apt_ostree_fsx::escape(e.message())))
+        .with_context(|| format!("resolving '{}' in repository '{repo}'", shown()))?;
+    let commit = commit.map(|checksum| load_optional(&handle, &checksum));
+    commit
+        .transpose()?
+        .flatten()
+        .with_context(|| format!("commit '{}' is missing in repository '{repo}'", shown()))
 }
 
 pub(crate) fn load_optional(repo: &Repo, checksum: &str) -> Result<Option<CommitInfo>> {

@@ -36,6 +36,20 @@ impl KernelArguments {
         Self(all)
     }
 
+    /// Those that the running kernel was given, without what a boot loader adds.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn of_running_kernel() -> anyhow::Result<Self> {
+        let arguments = ostree::KernelArgs::new();
+        arguments
+            .append_proc_cmdline(ostree::gio::Cancellable::NONE)
+            .map_err(|e| crate::error::ostree(&e))?;
+        let words = arguments.to_strv();
+        let words: Vec<&str> = words.iter().map(|w| w.as_str()).collect();
+        Ok(Self::parse(&words.join(" ")))
+    }
+
     /// The arguments.
     pub fn as_slice(&self) -> &[String] {
         &self.0

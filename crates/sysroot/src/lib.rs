@@ -31,7 +31,7 @@ mod verify;
 
 pub use base::{BaseRequest, ResolvedBase};
 pub use cleanup::{Cleaned, CleanupOptions, TEMPORARY_REFS};
-pub use commit::CommitInfo;
+pub use commit::{CommitInfo, load_commit};
 pub use deploy::NewDeployment;
 pub use deployment::Deployment;
 pub use finalize::FinalizeCheck;

@@ -30,7 +30,7 @@ impl Sysroot {
     ) -> Result<()> {
         reporter.step(Step::Verify, || {
             let mut objects = self.objects(checksum)?;
-            if let Some(known) = known.filter(|known| *known != checksum) {
+            if let Some(known) = known {
                 for object in self.objects(known)? {
                     objects.remove(&object);
                 }

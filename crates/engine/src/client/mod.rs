@@ -1,4 +1,17 @@
-//! The verbs on a system.
+//! The verbs on a system. Each is a short recipe: open and lock the system, work out the new
+//! origin and commit, and, as the last step, make the deployment.
+//!
+//! `--check`, `--preview` and `--dry-run` are the same recipe, stopped before it changes what is
+//! deployed.
+
+mod base;
+mod db;
+mod deployments;
+mod kargs;
+pub mod layering;
+mod locals;
+mod system;
+mod update;
 
 use anyhow::Result;
 use apt_ostree_model::client::ClientOutcome;
@@ -8,7 +21,17 @@ use apt_ostree_model::{ErrorKind, Kinded, Reporter};
 /// Runs one verb on a system to its end.
 ///
 /// # Errors
-/// When the verb fails; what is deployed is as before then.
-pub fn run(_request: &Request, _reporter: &dyn Reporter) -> Result<ClientOutcome> {
-    Err(Kinded::new(ErrorKind::Usage, "the verb is not one of a system").into())
+/// When the verb fails; what boots next is as before then.
+pub fn run(request: &Request, reporter: &dyn Reporter) -> Result<ClientOutcome> {
+    match request {
+        Request::Status(request) => deployments::status(request),
+        Request::Update(request) => update::update(request, reporter),
+        Request::Rollback(request) => deployments::rollback(request, reporter),
+        Request::Kargs(request) => kargs::kargs(request, reporter),
+        Request::Initramfs(request) => update::initramfs(request, reporter),
+        Request::Cleanup(request) => deployments::cleanup(request, reporter),
+        Request::Finalize(request) => deployments::finalize(request),
+        Request::Db(request) => db::db(request),
+        _ => Err(Kinded::new(ErrorKind::Usage, "the verb is not one of a system").into()),
+    }
 }

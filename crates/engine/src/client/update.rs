@@ -1,0 +1,199 @@
+//! `upgrade`, `deploy`, `rebase`, `install`, `uninstall`, `override`, `reset` and `initramfs`: one
+//! change of the origin and the base, which makes one deployment.
+
+use anyhow::{Context as _, Result};
+use apt_ostree_model::Reporter;
+use apt_ostree_model::client::{
+    BaseChange, ClientOutcome, InitramfsRequest, TransactionOptions, UpdateRequest,
+};
+use apt_ostree_model::compose::PackageDiff;
+use apt_ostree_model::origin::Origin;
+
+use super::layering::{self, LayerOptions, LayerRequest, LocalFile};
+use super::system::{Before, NewCommit, System};
+use super::{base, locals};
+
+/// Carries out one change.
+pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result<ClientOutcome> {
+    let system = System::lock(&request.target)?;
+    let before = system.before()?;
+    let mut origin = before.origin.clone();
+    let base = base::resolve(&system, &before, &mut origin, request, reporter)?;
+    let locals = locals::read(request)?;
+    let requests_changed = origin.apply(request, &locals.requests)?;
+    if request.base == BaseChange::Keep && !requests_changed {
+        return Ok(unchanged("No changes."));
+    }
+    let (options, look_only) = (&request.options, request.check || request.preview);
+    let moved = base.commit.checksum != before.commit.base();
+    let made = if origin.needs_layering() && !(look_only && moved) {
+        let how = LayerOptions {
+            dry_run: look_only || options.dry_run,
+            download_only: options.download_only,
+            cache_only: options.cache_only,
+            allow_inactive: request.allow_inactive,
+        };
+        let on = (&*base.commit.checksum, &origin, &*locals.files);
+        layers(&system, &before, on, how, reporter)?
+    } else {
+        // Also when a new base was only looked at: it has no files yet to layer upon.
+        Made::base(&base.commit.checksum)
+    };
+    if is_same(&origin, &before.origin) && made.is_nothing_new(&before, moved) {
+        return Ok(unchanged(if look_only {
+            "No updates available."
+        } else {
+            "No upgrade available."
+        }));
+    }
+    let report = |made: Made| before.report(&base.commit, made.pkgdiff);
+    if look_only {
+        return Ok(ClientOutcome::Available(report(made)));
+    }
+    if options.dry_run {
+        return Ok(ClientOutcome::Planned(report(made)));
+    }
+    if options.download_only {
+        let bytes = base.fetched + made.downloaded;
+        return Ok(ClientOutcome::Downloaded { bytes });
+    }
+    let outcome = finish(&system, &before, (made, &origin), options, reporter)?;
+    if !request.skip_purge && origin.follows != before.origin.follows {
+        purge(&system, &before, reporter);
+    }
+    Ok(outcome)
+}
+
+/// Changes how the initramfs is made.
+pub(super) fn initramfs(
+    request: &InitramfsRequest,
+    reporter: &dyn Reporter,
+) -> Result<ClientOutcome> {
+    let system = System::lock(&request.target)?;
+    let before = system.before()?;
+    let mut origin = before.origin.clone();
+    origin.set_initramfs(request.regenerate, &request.args)?;
+    let (base, options) = (before.commit.base(), &request.options);
+    let made = if origin.needs_layering() {
+        let how = LayerOptions {
+            dry_run: options.dry_run,
+            cache_only: true,
+            allow_inactive: true,
+            ..LayerOptions::default()
+        };
+        layers(&system, &before, (base, &origin, &[]), how, reporter)?
+    } else {
+        Made::base(base)
+    };
+    if options.dry_run {
+        let report = before.report(&before.commit, made.pkgdiff);
+        return Ok(ClientOutcome::Planned(report));
+    }
+    finish(&system, &before, (made, &origin), options, reporter)
+}
+
+/// A commit, or what it would be.
+#[derive(Debug)]
+struct Made {
+    /// `None`: it was only planned or downloaded.
+    commit: Option<String>,
+    /// How packages differ; `None`: as the commits say.
+    pkgdiff: Option<Vec<PackageDiff>>,
+    downloaded: u64,
+}
+
+impl Made {
+    /// A base without layers.
+    fn base(checksum: &str) -> Self {
+        Self {
+            commit: Some(checksum.to_owned()),
+            pkgdiff: None,
+            downloaded: 0,
+        }
+    }
+
+    fn is_nothing_new(&self, before: &Before, moved: bool) -> bool {
+        match &self.commit {
+            Some(commit) => *commit == before.commit.checksum,
+            None => !moved && self.pkgdiff.as_ref().is_some_and(Vec::is_empty),
+        }
+    }
+}
+
+/// Makes the layers of `origin` on a base.
+fn layers(
+    system: &System,
+    before: &Before,
+    (base, origin, local): (&str, &Origin, &[LocalFile]),
+    options: LayerOptions,
+    reporter: &dyn Reporter,
+) -> Result<Made> {
+    let request = LayerRequest {
+        sysroot: &system.sysroot,
+        stateroot: &system.stateroot,
+        base,
+        previous: &before.commit.checksum,
+        origin,
+        local,
+        options,
+    };
+    let layered = layering::layer(&request, reporter)?;
+    Ok(Made {
+        commit: layered.commit,
+        pkgdiff: Some(layered.pkgdiff),
+        downloaded: layered.downloaded,
+    })
+}
+
+/// Makes the deployment.
+fn finish(
+    system: &System,
+    before: &Before,
+    (made, origin): (Made, &Origin),
+    options: &TransactionOptions,
+    reporter: &dyn Reporter,
+) -> Result<ClientOutcome> {
+    let commit = made.commit.context("no commit was made")?;
+    let info = system.sysroot.commit(&commit)?;
+    // Files of a base that stays were compared when it was deployed.
+    let known = (info.base() == before.commit.base()).then_some(&*before.commit.checksum);
+    system
+        .sysroot
+        .require_unchanged(&system.stateroot, &before.deployment)?;
+    let new = NewCommit {
+        commit: &commit,
+        origin,
+        kargs: None,
+        known,
+    };
+    let deployment = system.deploy(&new, options, reporter)?;
+    let mut report = before.report(&info, made.pkgdiff);
+    report.staged = deployment.is_staged();
+    report.reboot = options.reboot;
+    Ok(ClientOutcome::Deployed(report))
+}
+
+/// Removes the branch that a rebase left.
+fn purge(system: &System, before: &Before, reporter: &dyn Reporter) {
+    if let Some(follows) = &before.origin.follows
+        && let Err(error) = system.sysroot.purge_branch(follows)
+    {
+        reporter.warning(format!("The old branch stays: {error:#}"));
+    }
+}
+
+/// Whether two origins stand for the same system: which revision of a branch was asked for is no
+/// difference while the commit is the same.
+fn is_same(new: &Origin, old: &Origin) -> bool {
+    let plain = |origin: &Origin| Origin {
+        override_commit: None,
+        ..origin.clone()
+    };
+    plain(new) == plain(old)
+}
+
+fn unchanged(message: &str) -> ClientOutcome {
+    ClientOutcome::Unchanged {
+        message: message.to_owned(),
+    }
+}
