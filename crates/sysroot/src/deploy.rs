@@ -3,13 +3,15 @@
 use anyhow::{Context as _, Result};
 use apt_ostree_model::origin::Origin;
 use apt_ostree_model::{ErrorKind, Kinded, Reporter, Step};
-use ostree::{SysrootDeployTreeOpts, SysrootSimpleWriteDeploymentFlags, gio};
+use ostree::{
+    SysrootDeployTreeOpts, SysrootSimpleWriteDeploymentFlags, SysrootWriteDeploymentsOpts, gio,
+};
 
 use crate::deployment::Deployment;
 use crate::error::{self, invalid};
 use crate::kargs::KernelArguments;
-use crate::origin;
 use crate::system::{LockedSysroot, Sysroot};
+use crate::{finalize, origin};
 
 /// A deployment to make.
 #[derive(Debug, Clone, Copy)]
@@ -102,10 +104,18 @@ impl LockedSysroot {
                 override_kernel_argv: Some(&argv),
                 overlay_initrds: None,
             };
-            let staged = self
-                .inner
-                .stage_tree_with_options(stateroot, new.commit, Some(&file), etc, &options, none)
-                .map_err(|e| error::ostree(&e))?;
+            let staged = finalize::with_lock(new.lock_finalization, || {
+                self.inner
+                    .stage_tree_with_options(
+                        stateroot,
+                        new.commit,
+                        Some(&file),
+                        etc,
+                        &options,
+                        none,
+                    )
+                    .map_err(|e| error::ostree(&e))
+            })?;
             self.reload()?;
             return Ok(self.staged().unwrap_or_else(|| Deployment::new(staged)));
         }
@@ -142,9 +152,14 @@ impl LockedSysroot {
 
     /// Makes exactly these deployments stay, in this order.
     pub(crate) fn write_order(&self, deployments: &[Deployment]) -> Result<()> {
-        let list: Vec<_> = deployments.iter().map(|d| d.inner.clone()).collect();
+        // Not their own `clone`, a deep copy: libostree compares pointers.
+        let list: Vec<_> = deployments.iter().map(|d| Clone::clone(&d.inner)).collect();
+        // Cleaning up comes after, so that it can say what it freed.
+        let options = SysrootWriteDeploymentsOpts {
+            do_postclean: false,
+        };
         self.inner
-            .write_deployments(&list, gio::Cancellable::NONE)
+            .write_deployments_with_options(&list, &options, gio::Cancellable::NONE)
             .map_err(|e| error::ostree(&e))?;
         self.reload()
     }

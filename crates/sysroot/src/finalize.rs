@@ -1,5 +1,7 @@
 //! Letting a shutdown write what is staged.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use apt_ostree_fsx::Cmd;
 
@@ -7,10 +9,36 @@ use crate::deployment::Deployment;
 use crate::error::invalid;
 use crate::system::LockedSysroot;
 
+const RUN_STATE: &str = "/run/ostree";
 /// Where libostree describes what is staged.
 pub(crate) const STAGED: &str = "/run/ostree/staged-deployment";
 /// While this file is there, a shutdown leaves what is staged alone.
 pub(crate) const STAGED_LOCKED: &str = "/run/ostree/staged-deployment-locked";
+
+/// Stages something by `work`, locked or not. libostree before 2023.8 knows the lock only as a
+/// file: it is there before what is staged is, so that no shutdown comes between.
+pub(crate) fn with_lock<T>(locked: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let was_locked = Path::new(STAGED_LOCKED).exists();
+    if locked {
+        std::fs::create_dir_all(RUN_STATE)
+            .and_then(|()| std::fs::write(STAGED_LOCKED, ""))
+            .with_context(|| format!("writing '{STAGED_LOCKED}'"))?;
+    }
+    let result = work();
+    if result.is_err() && locked && !was_locked || result.is_ok() && !locked {
+        remove_lock()?;
+    }
+    result
+}
+
+fn remove_lock() -> Result<()> {
+    match std::fs::remove_file(STAGED_LOCKED) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing '{STAGED_LOCKED}'"))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// What must hold before something is finalized.
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +77,7 @@ impl LockedSysroot {
     /// # Errors
     /// When the lock can't be removed.
     pub fn unlock_finalization(&self, staged: &Deployment) -> Result<()> {
-        match std::fs::remove_file(STAGED_LOCKED) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing '{STAGED_LOCKED}'"));
-            }
-            _ => {}
-        }
+        remove_lock()?;
         if staged.is_finalization_locked() {
             // libostree from 2023.8 on keeps the lock elsewhere, behind a call that the oldest
             // supported one lacks.

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use anyhow::{Context as _, Result};
 use apt_ostree_model::{ErrorKind, Kinded};
 use camino::{Utf8Path, Utf8PathBuf};
-use ostree::{Repo, gio};
+use ostree::{Repo, gio, glib};
 
 use crate::deployment::Deployment;
 use crate::error::{self, invalid};
@@ -28,33 +28,37 @@ impl Sysroot {
     /// # Errors
     /// [`ErrorKind::InvalidSysroot`] when there is none, or what runs is none.
     pub fn open(path: Option<&Utf8Path>) -> Result<Self> {
-        Self::new(path, false)
+        let sysroot = Self::handle(path)?;
+        sysroot.load()?;
+        Ok(sysroot)
     }
 
-    fn new(path: Option<&Utf8Path>, write: bool) -> Result<Self> {
+    /// A system of which nothing has been read yet.
+    fn handle(path: Option<&Utf8Path>) -> Result<Self> {
         let path = path.unwrap_or(Utf8Path::new("/"));
-        let running = path == "/";
-        if running && !Utf8Path::new("/run/ostree-booted").exists() {
+        if path == "/" && !Utf8Path::new("/run/ostree-booted").exists() {
             return Err(not_booted().into());
         }
-        let inner = ostree::Sysroot::new(Some(&gio::File::for_path(path)));
-        if running && write {
-            // `/sysroot` and `/boot` become writable for this process alone.
-            inner
-                .initialize_with_mount_namespace(gio::Cancellable::NONE)
-                .map_err(|e| error::ostree(&e))
-                .context("making a mount namespace")?;
-        }
-        inner.load(gio::Cancellable::NONE).map_err(|error| {
-            let reason = apt_ostree_fsx::escape(error.message());
-            let message = format!("'{path}' is not the root of an OSTree system: {reason}");
-            Kinded::new(ErrorKind::InvalidSysroot, message)
-                .with_hint("name the physical root of one with --sysroot")
-        })?;
         Ok(Self {
-            inner,
+            inner: ostree::Sysroot::new(Some(&gio::File::for_path(path))),
             path: path.to_owned(),
         })
+    }
+
+    fn load(&self) -> Result<()> {
+        self.inner
+            .load(gio::Cancellable::NONE)
+            .map_err(|error| self.invalid(&error).into())
+    }
+
+    fn invalid(&self, error: &glib::Error) -> Kinded {
+        let reason = apt_ostree_fsx::escape(error.message());
+        let message = format!(
+            "'{}' is not the root of an OSTree system: {reason}",
+            self.path
+        );
+        Kinded::new(ErrorKind::InvalidSysroot, message)
+            .with_hint("name the physical root of one with --sysroot")
     }
 
     /// The physical root.
@@ -189,7 +193,20 @@ impl LockedSysroot {
     /// # Errors
     /// [`ErrorKind::Busy`] when someone else changes it, and those of [`Sysroot::open`].
     pub fn open(path: Option<&Utf8Path>) -> Result<Self> {
-        let sysroot = Sysroot::new(path, true)?;
+        let sysroot = Sysroot::handle(path)?;
+        if sysroot.path == "/" {
+            // With a handle of its own: that one has seen the read-only mounts.
+            Sysroot::handle(path)?
+                .inner
+                .initialize_with_mount_namespace(gio::Cancellable::NONE)
+                .map_err(|e| error::ostree(&e))
+                .context("making a mount namespace")?;
+            sysroot.inner.set_mount_namespace_in_use();
+        }
+        if !sysroot.path.join("ostree/repo").is_dir() {
+            sysroot.load()?;
+        }
+        // Before anything is read: this is what makes the mounts writable.
         let locked = sysroot
             .inner
             .try_lock()
@@ -199,7 +216,7 @@ impl LockedSysroot {
             return Err(holder::busy(&sysroot.path).into());
         }
         let locked = Self(sysroot);
-        locked.reload()?;
+        locked.load()?;
         Ok(locked)
     }
 
