@@ -5,6 +5,7 @@
 //! programs that `scripts/install-deps.sh test` installs, and a package mirror in the host's apt
 //! sources.
 
+pub mod fakeboot;
 pub mod installed;
 pub mod nspawn;
 pub mod packages;
@@ -12,6 +13,7 @@ pub mod podman;
 pub mod qemu;
 pub mod root;
 pub mod sysroot;
+pub mod tinytree;
 
 use std::process::{Command, Output};
 

@@ -66,6 +66,81 @@ impl Sysroot {
         Utf8Path::from_path(self.dir.path()).unwrap_or_else(|| Utf8Path::new("/nonexistent"))
     }
 
+    /// Makes the repository at `url` a remote, without signatures.
+    ///
+    /// # Errors
+    /// When `ostree` says so.
+    pub fn add_remote(&self, name: &str, url: &str) -> Result<()> {
+        success(Command::new("ostree").arg(self.repo_option()).args([
+            "remote",
+            "add",
+            "--if-not-exists",
+            "--no-gpg-verify",
+            name,
+            url,
+        ]))?;
+        Ok(())
+    }
+
+    /// Changes where a remote is.
+    ///
+    /// # Errors
+    /// When `ostree` says so.
+    pub fn set_remote_url(&self, name: &str, url: &str) -> Result<()> {
+        let key = format!("remote \"{name}\".url");
+        success(
+            Command::new("ostree")
+                .arg(self.repo_option())
+                .args(["config", "set", &key, url]),
+        )?;
+        Ok(())
+    }
+
+    /// Changes one byte of the object of the regular file that holds exactly `content`; returns
+    /// its checksum.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn damage_object(&self, content: &str) -> Result<String> {
+        let objects = self.path().join("ostree/repo/objects");
+        for dir in objects.read_dir_utf8()? {
+            let dir = dir?;
+            for entry in dir.path().read_dir_utf8()? {
+                let path = entry?.into_path();
+                let is_file = path.symlink_metadata()?.is_file();
+                if path.extension() != Some("file") || !is_file {
+                    continue;
+                }
+                if std::fs::read(&path)? == content.as_bytes() {
+                    std::fs::write(&path, content.to_uppercase().replace('2', "3"))?;
+                    let stem = path.file_stem().unwrap_or_default();
+                    return Ok(format!("{}{stem}", dir.file_name()));
+                }
+            }
+        }
+        anyhow::bail!("no object of '{objects}' holds {content:?}")
+    }
+
+    /// Pulls a branch of a remote and deploys it, so that the deployment follows it.
+    ///
+    /// # Errors
+    /// When `ostree` says so.
+    pub fn deploy_remote(&self, remote: &str, branch: &str, kargs: &[&str]) -> Result<()> {
+        let refspec = format!("{remote}:{branch}");
+        success(
+            Command::new("ostree")
+                .arg(self.repo_option())
+                .args(["pull", remote, branch]),
+        )?;
+        let mut command = Command::new("ostree");
+        command
+            .args(["admin", "deploy", &self.option(), "--os", STATEROOT])
+            .args(kargs.iter().map(|karg| format!("--karg={karg}")))
+            .arg(refspec);
+        success(&mut command)?;
+        Ok(())
+    }
+
     /// The persistent `/var`.
     pub fn var(&self) -> Utf8PathBuf {
         self.path()
