@@ -1,8 +1,10 @@
 //! A system, opened.
 
 use std::ops::Deref;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use apt_ostree_fsx::cancel;
 use apt_ostree_model::{ErrorKind, Kinded};
 use camino::{Utf8Path, Utf8PathBuf};
 use ostree::{Repo, gio, glib};
@@ -10,6 +12,9 @@ use ostree::{Repo, gio, glib};
 use crate::deployment::Deployment;
 use crate::error::{self, invalid};
 use crate::holder;
+
+/// How long to wait for mounts to become writable.
+const REMOUNT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A system to read from.
 #[derive(Debug)]
@@ -43,6 +48,22 @@ impl Sysroot {
             inner: ostree::Sysroot::new(Some(&gio::File::for_path(path))),
             path: path.to_owned(),
         })
+    }
+
+    /// Tries again for a while when the kernel is too busy to remount a file system.
+    fn try_lock(&self) -> Result<bool> {
+        let start = Instant::now();
+        loop {
+            match self.inner.try_lock() {
+                Err(error)
+                    if error.matches(gio::IOErrorEnum::Busy) && start.elapsed() < REMOUNT_LIMIT =>
+                {
+                    cancel::check()?;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                result => return result.map_err(|e| error::ostree(&e)),
+            }
+        }
     }
 
     fn load(&self) -> Result<()> {
@@ -208,9 +229,7 @@ impl LockedSysroot {
         }
         // Before anything is read: this is what makes the mounts writable.
         let locked = sysroot
-            .inner
             .try_lock()
-            .map_err(|e| error::ostree(&e))
             .with_context(|| format!("locking system '{}'", sysroot.path))?;
         if !locked {
             return Err(holder::busy(&sysroot.path).into());

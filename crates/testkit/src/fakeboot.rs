@@ -86,8 +86,24 @@ impl FakeBoot {
     /// When that fails.
     pub fn shutdown(self) -> Result<()> {
         if self.run.path().join("ostree/staged-deployment").exists() {
-            success(&mut self.command("ostree", &["admin", "finalize-staged"])?)?;
+            self.finalize()?;
         }
         Ok(())
+    }
+
+    /// `/sysroot` is no file system of its own here, and remounting that of the host, as libostree
+    /// does, fails while others are busy with it.
+    fn finalize(&self) -> Result<()> {
+        let mut left = 100;
+        loop {
+            let finalized = success(&mut self.command("ostree", &["admin", "finalize-staged"])?);
+            match finalized {
+                Err(error) if left > 0 && error.to_string().contains("resource busy") => {
+                    left -= 1;
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                }
+                finalized => return finalized.map(drop),
+            }
+        }
     }
 }
