@@ -1,11 +1,14 @@
 //! What can be typed: the clap types of every verb.
 
+pub mod client;
 mod groups;
 mod values;
 
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use client::ClientVerb;
 
 pub use groups::{
     CommitArgs, CompatArgs, ImageArgs, InstallArgs, LintArgs, PreviousArgs, RepoArgs, RunArgs,
@@ -20,7 +23,8 @@ pub fn command() -> clap::Command {
 
 /// Hybrid image and package system for Debian
 ///
-/// Composes bootable OSTree commits and bootc-compatible container images from Debian packages.
+/// Composes bootable OSTree commits and bootc-compatible container images from Debian packages, and
+/// updates, layers and rolls back the systems that run them.
 #[derive(Debug, Parser)]
 #[command(
     name = "apt-ostree",
@@ -60,6 +64,9 @@ pub struct Verbosity {
 pub enum Verb {
     /// Compose OSTree commits and images from packages
     Compose(Compose),
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at its type")]
+    Client(ClientVerb),
 }
 
 /// `compose` and its verb.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use apt_ostree_model::compose::{Failure, InstallOptions, Outcome, Request};
+use apt_ostree_model::compose::{InstallOptions, Outcome, Request};
 use apt_ostree_model::{Arch, ErrorKind, Kinded};
 use apt_ostree_treefile::{ComposeSpec, DirLoader, LoadOptions};
 use camino::Utf8Path;
@@ -11,9 +11,6 @@ use camino::Utf8Path;
 use crate::cli::{ComposeVerb, RunArgs, Verbosity};
 use crate::render::{self, View};
 use crate::{cli, worker};
-
-/// Set to anything to compose without being root.
-const NO_ROOT_CHECK: &str = "APTOSTREE_SUPPRESS_REQUIRES_ROOT_CHECK";
 
 /// The exit code for "nothing changed" where the user asked for one.
 const UNCHANGED: u8 = 77;
@@ -29,7 +26,7 @@ pub(crate) fn run(verb: Option<ComposeVerb>, verbosity: Verbosity) -> Result<Exi
     if let Some((treefile, install)) = install_of(&request).filter(|_| print_only) {
         return print_treefile(treefile, install);
     }
-    require_root()?;
+    worker::require_root("compose must be run as root")?;
     match worker::run(&request, &mut view) {
         Ok(outcome) => {
             view.finish(&outcome);
@@ -41,7 +38,7 @@ pub(crate) fn run(verb: Option<ComposeVerb>, verbosity: Verbosity) -> Result<Exi
         }
         Err(failure) => {
             view.clear();
-            Err(kinded(failure))
+            Err(worker::kinded(failure))
         }
     }
 }
@@ -89,29 +86,6 @@ fn utf8(path: &Path) -> Result<&Utf8Path, Kinded> {
         let message = format!("'{}' is not valid UTF-8", path.display());
         Kinded::new(ErrorKind::Usage, message)
     })
-}
-
-fn require_root() -> Result<(), Kinded> {
-    if rustix::process::getuid().is_root() || std::env::var_os(NO_ROOT_CHECK).is_some() {
-        return Ok(());
-    }
-    Err(Kinded::new(
-        ErrorKind::Failed,
-        "compose must be run as root",
-    ))
-}
-
-fn kinded(failure: Failure) -> Kinded {
-    // Where the work was interrupted is of no use to who interrupted it.
-    let message = match failure.kind {
-        ErrorKind::Cancelled => "cancelled".to_owned(),
-        _ => failure.message,
-    };
-    Kinded {
-        kind: failure.kind,
-        message,
-        hint: failure.hint,
-    }
 }
 
 /// The treefile and how packages are chosen from it, for the verbs that do so.

@@ -1,15 +1,19 @@
 //! The command line of apt-ostree.
 //!
-//! [`cli`] says what can be typed, [`request`] turns that into a worker request, [`worker`] runs the
-//! worker, [`render`] draws what it reports. Nothing here composes anything.
+//! [`cli`] says what can be typed, [`request`] turns that into a request, [`worker`] runs the worker
+//! for it, [`render`] draws what it reports. Requests about a system all go through [`client`].
+//! Nothing here composes or deploys anything.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod cli;
+mod client;
 mod compose;
 pub mod format;
+pub mod jsonpath;
 pub mod render;
 pub mod request;
+mod system;
 mod version;
 mod worker;
 
@@ -20,6 +24,7 @@ use apt_ostree_model::{ErrorKind, Kinded};
 use clap::Parser;
 
 use crate::cli::{Cli, Verb};
+use crate::format::shell_word;
 
 /// Runs the program with `args` (the program name first) and says how it ends.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -34,6 +39,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn try_run(args: Vec<OsString>) -> Result<ExitCode, Kinded> {
     require_utf8(&args)?;
+    let command_line = command_line(&args);
     let parsed = match Cli::try_parse_from(args) {
         Ok(parsed) => parsed,
         Err(error) => return Ok(print_clap_error(&error)),
@@ -44,8 +50,21 @@ fn try_run(args: Vec<OsString>) -> Result<ExitCode, Kinded> {
     }
     match parsed.verb {
         Some(Verb::Compose(compose)) => compose::run(compose.verb, parsed.verbosity),
+        Some(Verb::Client(verb)) => system::run(verb, parsed.verbosity, &command_line),
         None => Ok(print_usage(&mut cli::command())),
     }
+}
+
+/// What was typed, as a shell reads it; the program by its own name, wherever it was found.
+fn command_line(args: &[OsString]) -> String {
+    let typed = args
+        .iter()
+        .skip(1)
+        .map(|arg| shell_word(&arg.to_string_lossy()));
+    let words: Vec<String> = std::iter::once("apt-ostree".to_owned())
+        .chain(typed)
+        .collect();
+    words.join(" ")
 }
 
 /// Prints the help of `command` to standard error, as for a call without any verb.

@@ -1,7 +1,11 @@
 //! Drawing of events, results and errors: the only place that prints.
 
+mod ending;
+mod fields;
 mod lines;
+mod packages;
 mod report;
+mod status;
 mod view;
 
 use std::io::{ErrorKind as IoErrorKind, Write};
@@ -10,8 +14,16 @@ use apt_ostree_fsx::escape;
 use apt_ostree_model::{ErrorKind, Kinded};
 use owo_colors::OwoColorize;
 
+pub(crate) use ending::kargs_text;
+pub use ending::{Ending, client_text};
 pub use lines::{Level, Line, Lines};
+pub use packages::pkgdiff_text;
+pub(crate) use packages::{
+    DiffSide, PackageRow, diff_text, package_list_text, package_version_text,
+};
 pub use report::{Timings, outcome_text};
+pub use status::{StatusView, status_text};
+pub(crate) use status::{initramfs_text, status_json};
 pub(crate) use view::View;
 
 /// Writes a result to standard output. A reader that has seen enough is no error.

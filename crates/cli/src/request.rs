@@ -1,5 +1,7 @@
 //! From what was typed to what the worker is asked.
 
+mod client;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
@@ -14,6 +16,8 @@ use crate::cli::{
     InstallVerbArgs, KeyValue, LintArgs, PostprocessArgs, PreviousArgs, RootfsArgs, TreeArgs,
     WorkArgs,
 };
+
+pub(crate) use client::options_mut;
 
 /// The formats of a plain `--container`.
 const CONTAINER_FORMATS: [ImageFormat; 2] = [ImageFormat::Oci, ImageFormat::DockerArchive];

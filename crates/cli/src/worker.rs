@@ -16,6 +16,9 @@ use signal_hook::iterator::Signals;
 use crate::render::View;
 
 const PROGRAM: &str = "apt-ostree-worker";
+/// Set to anything to start the worker without being root.
+const NO_ROOT_CHECK: &str = "APTOSTREE_SUPPRESS_REQUIRES_ROOT_CHECK";
+
 const LIBEXEC: &str = "libexec/apt-ostree";
 
 /// Variables with which somebody sets up apt, dpkg or libostree for something else. Of the request
@@ -257,6 +260,28 @@ fn death_text(status: ExitStatus, log: &[String]) -> String {
         text.push_str(line);
     }
     text
+}
+
+/// Lets only root go on, unless the user says otherwise; `message` tells everybody else.
+pub(crate) fn require_root(message: &str) -> Result<(), Kinded> {
+    if rustix::process::getuid().is_root() || std::env::var_os(NO_ROOT_CHECK).is_some() {
+        return Ok(());
+    }
+    Err(Kinded::new(ErrorKind::Failed, message))
+}
+
+/// The failure of a verb as this program tells it.
+pub(crate) fn kinded(failure: Failure) -> Kinded {
+    // Where the work was interrupted is of no use to who interrupted it.
+    let message = match failure.kind {
+        ErrorKind::Cancelled => "cancelled".to_owned(),
+        _ => failure.message,
+    };
+    Kinded {
+        kind: failure.kind,
+        message,
+        hint: failure.hint,
+    }
 }
 
 fn failed(message: impl Into<String>) -> Failure {

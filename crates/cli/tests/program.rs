@@ -238,4 +238,32 @@ fn help_texts_are_as_recorded() {
         let verb_command = compose.find_subcommand_mut(verb).unwrap();
         insta::assert_snapshot!(verb, verb_command.render_long_help());
     }
+    for line in [
+        "status",
+        "upgrade",
+        "rollback",
+        "deploy",
+        "rebase",
+        "install",
+        "uninstall",
+        "override",
+        "override replace",
+        "override remove",
+        "override reset",
+        "reset",
+        "kargs",
+        "initramfs",
+        "cleanup",
+        "finalize-deployment",
+        "db",
+        "db diff",
+        "db list",
+        "db version",
+    ] {
+        let verb = line.split(' ').fold(&mut command, |at, name| {
+            at.find_subcommand_mut(name).unwrap()
+        });
+        let name = format!("client-{}", line.replace(' ', "-"));
+        insta::assert_snapshot!(name, verb.render_long_help());
+    }
 }

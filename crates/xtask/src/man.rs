@@ -71,7 +71,8 @@ fn common_sections(related: &[String]) -> Roff {
     entry(
         &mut roff,
         "77",
-        "Nothing changed, with --unchanged-exit-77.",
+        "Nothing changed, with --unchanged-exit-77, upgrade --check or upgrade --preview; or a \
+         deployment waits for a reboot, with status --pending-exit-77.",
     );
     section(&mut roff, "ENVIRONMENT");
     for (name, text) in ENVIRONMENT {
@@ -84,7 +85,7 @@ fn common_sections(related: &[String]) -> Roff {
     roff
 }
 
-const ENVIRONMENT: [(&str, &str); 6] = [
+const ENVIRONMENT: [(&str, &str); 7] = [
     (
         "SOURCE_DATE_EPOCH",
         "Time of the commit in seconds since 1970, instead of that of the newest package.",
@@ -99,7 +100,11 @@ const ENVIRONMENT: [(&str, &str); 6] = [
     ),
     (
         "APTOSTREE_SUPPRESS_REQUIRES_ROOT_CHECK",
-        "When set, compose verbs don't ask to be run as root.",
+        "When set, verbs don't ask to be run as root.",
+    ),
+    (
+        "VISUAL, EDITOR",
+        "Editor for kargs --editor; VISUAL goes first.",
     ),
     ("APTOSTREE_WORKER", "Path of another worker program."),
     (

@@ -4,10 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use apt_ostree_fsx::escape;
+use apt_ostree_model::client::ClientOutcome;
 use apt_ostree_model::compose::Outcome;
 use apt_ostree_model::{Event, Step};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::ending::{Ending, client_text};
 use super::lines::{Level, Line, Lines};
 use super::report::{Timings, outcome_text, shorten_paths};
 use crate::cli::Verbosity;
@@ -98,6 +100,18 @@ impl View {
                 shorten_paths(&mut outcome, &directory);
             }
             print(&outcome_text(&outcome, &self.timings, verbose));
+        }
+    }
+
+    /// Removes the bar and prints what came of a change of a system.
+    pub(crate) fn finish_client(&mut self, outcome: &ClientOutcome, ending: Ending) {
+        self.clear();
+        let asked_for = matches!(
+            outcome,
+            ClientOutcome::Planned(_) | ClientOutcome::Available(_)
+        );
+        if !self.json && (self.level > Level::Quiet || asked_for) {
+            print(&client_text(outcome, ending));
         }
     }
 

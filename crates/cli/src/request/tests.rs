@@ -10,7 +10,7 @@ fn parse(line: &str) -> Result<Request, clap::Error> {
     let args = std::iter::once("apt-ostree").chain(line.split(' '));
     match Cli::try_parse_from(args)?.verb {
         Some(Verb::Compose(compose)) => Ok(compose.verb.expect("a verb was given").into()),
-        None => panic!("no verb in '{line}'"),
+        _ => panic!("no compose verb in '{line}'"),
     }
 }
 
