@@ -16,6 +16,7 @@ use crate::cli::client::{ClientVerb, InitramfsArgs, KargsArgs, OverrideVerb, Sta
 use crate::client;
 use crate::render::{self, Ending, StatusView, View};
 use crate::request::options_mut;
+use crate::worker;
 
 /// The exit code for "nothing changed" or "something waits" where the user asked for one.
 const UNCHANGED: u8 = 77;
@@ -90,7 +91,9 @@ fn confirm(request: &Request, verbosity: Verbosity) -> Result<(), Kinded> {
     render::print_stdout("Continue? [y/N] ")?;
     let mut answer = String::new();
     // No answer is none.
-    drop(std::io::stdin().lock().read_line(&mut answer));
+    drop(worker::with_default_signals(|| {
+        std::io::stdin().lock().read_line(&mut answer)
+    })?);
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }

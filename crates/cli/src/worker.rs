@@ -5,15 +5,22 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use apt_ostree_model::compose::{Failure, Outcome, Reply, Request};
 use apt_ostree_model::{ErrorKind, Event, Kinded};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_default;
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::unregister;
 
 use crate::render::View;
+
+/// Signals that ask this program to end.
+const HANDLED: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
 const PROGRAM: &str = "apt-ostree-worker";
 /// Set to anything to start the worker without being root.
@@ -144,8 +151,8 @@ fn send_request(child: &mut Child, text: &[u8]) {
 }
 
 fn watch_signals(sender: Sender<Input>) -> Result<signal_hook::iterator::Handle, Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|error| failed(format!("handling signals: {error}")))?;
+    let mut signals =
+        Signals::new(HANDLED).map_err(|error| failed(format!("handling signals: {error}")))?;
     let handle = signals.handle();
     std::thread::spawn(move || {
         for _ in signals.forever() {
@@ -260,6 +267,25 @@ fn death_text(status: ExitStatus, log: &[String]) -> String {
         text.push_str(line);
     }
     text
+}
+
+/// Does `work` while signals end this process as if nobody handled them.
+///
+/// Once a worker ran, they would do nothing: what handled them is gone, but not the handler itself.
+pub(crate) fn with_default_signals<T>(work: impl FnOnce() -> T) -> Result<T, Kinded> {
+    let active = Arc::new(AtomicBool::new(true));
+    let failed = |error| Kinded::new(ErrorKind::Failed, format!("handling signals: {error}"));
+    let mut registered = Vec::new();
+    for signal in HANDLED {
+        let flag = Arc::clone(&active);
+        registered.push(register_conditional_default(signal, flag).map_err(failed)?);
+    }
+    let result = work();
+    active.store(false, Ordering::SeqCst);
+    for id in registered {
+        unregister(id);
+    }
+    Ok(result)
 }
 
 /// Lets only root go on, unless the user says otherwise; `message` tells everybody else.

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use apt_ostree_model::client::{ClientOutcome, DeployReport};
 use apt_ostree_model::compose::{Failure, Outcome, PackageDiff, Reply, Request};
@@ -343,6 +344,102 @@ fn wrong_usage_reaches_no_worker() {
         assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");
         assert!(!worker.path().join("request-0").exists(), "{line}");
     }
+}
+
+/// Runs `line` on a terminal of 60 columns, where `input` is typed once `prompt` is there.
+fn on_terminal(worker: &Worker, line: &str, prompt: &str, input: &str) -> (i32, String) {
+    let program = env!("CARGO_BIN_EXE_apt-ostree");
+    let mut child = Command::new("timeout")
+        .args([
+            "--foreground",
+            "60",
+            "script",
+            "--quiet",
+            "--return",
+            "--command",
+        ])
+        .arg(format!("stty cols 60 -echo; exec '{program}' {line}"))
+        .arg("/dev/null")
+        .env("APTOSTREE_SUPPRESS_REQUIRES_ROOT_CHECK", "1")
+        .env("APTOSTREE_WORKER", worker.path().join("worker"))
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut out = Vec::new();
+    while !String::from_utf8_lossy(&out).contains(prompt) {
+        let mut byte = [0];
+        stdout.read_exact(&mut byte).expect("the prompt");
+        out.push(byte[0]);
+    }
+    stdin.write_all(input.as_bytes()).unwrap();
+    stdout.read_to_end(&mut out).unwrap();
+    let code = child.wait().unwrap().code().expect("no signal");
+    (code, String::from_utf8(out).unwrap())
+}
+
+fn planned() -> ClientOutcome {
+    match deployed() {
+        ClientOutcome::Deployed(report) => ClientOutcome::Planned(report),
+        other => other,
+    }
+}
+
+#[test]
+fn a_change_of_the_running_system_is_shown_and_asked_about_on_a_terminal() {
+    let dry_run = |worker: &Worker, number| match worker.request(number) {
+        Request::Update(request) => request.options.dry_run,
+        other => panic!("not an update: {other:?}"),
+    };
+    let worker = Worker::new(&[vec![finished(planned())], vec![finished(deployed())]]);
+    let (code, out) = on_terminal(&worker, "install htop -A", "[y/N]", "y\n");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("  htop 3.2.2-2\r\nContinue? [y/N] "), "{out}");
+    assert!(dry_run(&worker, 0) && !dry_run(&worker, 1));
+
+    for answer in ["n\n", "\n"] {
+        let worker = Worker::new(&[vec![finished(planned())]]);
+        let (code, out) = on_terminal(&worker, "install htop -A", "[y/N]", answer);
+        assert_eq!(code, 1, "{out}");
+        assert!(out.contains("cancelled"), "{out}");
+        assert!(!worker.path().join("request-1").exists());
+    }
+    // Ctrl-C, although a worker ran before.
+    let worker = Worker::new(&[vec![finished(planned())]]);
+    let (code, out) = on_terminal(&worker, "install htop -A", "[y/N]", "\u{3}");
+    assert_eq!(code, 128 + 2, "{out}");
+
+    let worker = Worker::answering(deployed());
+    assert_eq!(on_terminal(&worker, "install htop -A -y", "", "").0, 0);
+    assert!(!dry_run(&worker, 0));
+}
+
+#[test]
+fn a_terminal_gets_colours_and_lines_that_fit() {
+    let packages: Vec<String> = (0..30).map(|number| format!("package-{number}")).collect();
+    let deployment = Deployment {
+        checksum: "a".repeat(8),
+        booted: true,
+        packages,
+        ..Deployment::default()
+    };
+    let status = ClientOutcome::Status(Box::new(Status {
+        deployments: vec![deployment],
+        ..Status::default()
+    }));
+    let (code, out) = on_terminal(&Worker::answering(status), "status", "", "");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("\u{1b}[1m●"), "{out:?}");
+    assert!(out.contains("package-29"), "{out}");
+    assert!(
+        out.lines()
+            .all(|line| line.trim_end().chars().count() <= 60),
+        "{out}"
+    );
 }
 
 #[test]

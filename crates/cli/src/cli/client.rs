@@ -432,7 +432,7 @@ pub struct ResetArgs {
 #[derive(Debug, Args)]
 #[expect(missing_docs, reason = "flattened groups, documented at their types")]
 pub struct KargsArgs {
-    /// Deployment to print or to start from, as `status -v` counts them
+    /// Deployment to print or to start from, as status -v counts them
     #[arg(long, value_name = "INDEX")]
     pub deploy_index: Option<usize>,
     /// Append an argument; may be given several times
