@@ -89,7 +89,7 @@ impl ContainerReference {
         digest.starts_with("sha256:").then_some(digest)
     }
 
-    /// The image as skopeo spells it, such as `docker://quay.io/a/b:latest`.
+    /// The image as skopeo spells it, such as `docker://registry.example/a/b:latest`.
     pub fn image(&self) -> String {
         format!("{}{}", self.transport.prefix(), self.name)
     }
@@ -483,14 +483,14 @@ mod tests {
     #[test]
     fn image_references_are_what_ostree_ext_writes() {
         for (text, written) in [
-            ("ostree-unverified-registry:quay.io/a/b:1", ""),
+            ("ostree-unverified-registry:registry.example/a/b:1", ""),
             (
-                "ostree-unverified-image:docker://quay.io/a/b",
-                "ostree-unverified-registry:quay.io/a/b",
+                "ostree-unverified-image:docker://registry.example/a/b",
+                "ostree-unverified-registry:registry.example/a/b",
             ),
             (
-                "ostree-unverified-image:registry:quay.io/a/b",
-                "ostree-unverified-registry:quay.io/a/b",
+                "ostree-unverified-image:registry:registry.example/a/b",
+                "ostree-unverified-registry:registry.example/a/b",
             ),
             ("ostree-unverified-image:oci:/srv/x:latest", ""),
             ("ostree-unverified-image:oci-archive:/srv/x.tar", ""),
@@ -498,11 +498,11 @@ mod tests {
                 "ostree-unverified-image:containers-storage:localhost/x:1",
                 "",
             ),
-            ("ostree-image-signed:docker://quay.io/a/b:1", ""),
-            ("ostree-remote-registry:origin:quay.io/a/b", ""),
+            ("ostree-image-signed:docker://registry.example/a/b:1", ""),
+            ("ostree-remote-registry:origin:registry.example/a/b", ""),
             (
-                "ostree-remote-image:origin:docker://quay.io/a/b",
-                "ostree-remote-registry:origin:quay.io/a/b",
+                "ostree-remote-image:origin:docker://registry.example/a/b",
+                "ostree-remote-registry:origin:registry.example/a/b",
             ),
             ("ostree-remote-image:origin:oci:/x", ""),
         ] {
@@ -521,14 +521,14 @@ mod tests {
     #[test]
     fn what_is_no_image_reference_is_refused() {
         for bad in [
-            "ostree-unverified-image:quay.io/a/b",
+            "ostree-unverified-image:registry.example/a/b",
             "ostree-unverified-registry:",
             "ostree-unverified-registry:a b",
             "ostree-unverified-registry:-x",
             "ostree-unverified-registry:a@sha256:00",
-            "ostree-remote-registry:quay.io/a/b",
-            "ostree-remote-registry:-o:quay.io",
-            "docker://quay.io/a/b",
+            "ostree-remote-registry:registry.example/a/b",
+            "ostree-remote-registry:-o:registry.example",
+            "docker://registry.example/a/b",
             "x",
         ] {
             assert!(bad.parse::<ContainerReference>().is_err(), "{bad}");
