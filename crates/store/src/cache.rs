@@ -22,6 +22,8 @@ pub struct CacheRepo {
     content: ContentDir,
     pub(crate) guard: Mutex<Option<RepoGuard>>,
     pub(crate) lock: CacheLock,
+    /// Whether it is the repository of a system: others read it, and it survives a power cut.
+    pub(crate) system: bool,
 }
 
 impl CacheRepo {
@@ -34,13 +36,7 @@ impl CacheRepo {
     #[context("opening the package cache in '{cachedir}'")]
     pub fn open(cachedir: &Utf8Path) -> Result<Self> {
         let path = cachedir.join("repo");
-        // Cached set-uid programs are nobody's business.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("creating '{path}'"))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+        make_private(&path)?;
         let lock = CacheLock::open(&cachedir.join("repo.lock"))?;
         if lock.try_alone()? {
             create(&path)?;
@@ -48,20 +44,36 @@ impl CacheRepo {
         }
         lock.share()?;
         let handle = RepoHandle::new(path, false);
-        let repo = handle.repo()?;
-        if repo.mode() != RepoMode::Bare {
-            return Err(invalid_input(format!(
-                "repository '{}' is not in mode 'bare'",
-                handle.path()
-            )));
-        }
+        Self::start(handle, lock, false)
+    }
+
+    /// Opens the repository of a system, which must be `bare`, as a cache: packages are refs of
+    /// that repository, and its commits' contents are used where they are. What is written is on
+    /// disk before it can be seen. Temporary work belongs in [`system_dir`].
+    ///
+    /// # Errors
+    /// When there is no such repository, it can't be written to, or is not `bare`.
+    #[context("opening the package cache in repository '{repo}'")]
+    pub fn open_system(repo: &Utf8Path) -> Result<Self> {
+        let handle = RepoHandle::new(repo.to_owned(), true);
+        require_bare(&handle)?;
+        let dir = system_dir(repo);
+        make_private(&dir)?;
+        let lock = CacheLock::open(&dir.join("lock"))?;
+        lock.share()?;
+        Self::start(handle, lock, true)
+    }
+
+    fn start(handle: RepoHandle, lock: CacheLock, system: bool) -> Result<Self> {
+        require_bare(&handle)?;
         let content = ContentDir::open_repo(handle.path())?;
         let guard = RepoGuard::start(&handle)?;
         Ok(Self {
             handle,
-            content,
+            content: if system { content.durable() } else { content },
             guard: Mutex::new(Some(guard)),
             lock,
+            system,
         })
     }
 
@@ -78,6 +90,34 @@ impl CacheRepo {
     pub(crate) fn repo(&self) -> Result<Repo> {
         self.handle.repo()
     }
+}
+
+/// Where a system's repository keeps what belongs to the cache but is no object: indices,
+/// downloads, temporary work.
+pub fn system_dir(repo: &Utf8Path) -> Utf8PathBuf {
+    repo.join("extensions/aptostree")
+}
+
+/// Makes a directory that only its owner can look into: cached set-uid programs are nobody's
+/// business.
+fn make_private(path: &Utf8Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("creating '{path}'"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    Ok(())
+}
+
+fn require_bare(handle: &RepoHandle) -> Result<()> {
+    if handle.repo()?.mode() == RepoMode::Bare {
+        return Ok(());
+    }
+    Err(invalid_input(format!(
+        "repository '{}' is not in mode 'bare'",
+        handle.path()
+    )))
 }
 
 /// Makes the repository, or makes it whole when a run was killed while making it.

@@ -181,7 +181,7 @@ impl CacheRepo {
 }
 
 /// Does `work` in a transaction of `repo`, which is given up when that fails.
-fn in_transaction<T>(repo: &Repo, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn in_transaction<T>(repo: &Repo, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let none = gio::Cancellable::NONE;
     let transaction = repo.auto_transaction(none).map_err(storage)?;
     let done = work()?;

@@ -18,6 +18,8 @@ use crate::xattr;
 #[derive(Debug)]
 pub struct ContentDir {
     dir: OwnedFd,
+    /// Whether an object is on disk before it has its name.
+    durable: bool,
 }
 
 /// What a look at a content object says.
@@ -39,7 +41,19 @@ impl ContentDir {
     pub fn open_repo(repo: &Utf8Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(repo.join("objects").as_str(), flags, Mode::empty())?;
-        Ok(Self { dir })
+        Ok(Self {
+            dir,
+            durable: false,
+        })
+    }
+
+    /// The same directory, whose objects are on disk before they have their names: a power cut
+    /// leaves none that is cut off.
+    pub(crate) fn durable(self) -> Self {
+        Self {
+            durable: true,
+            ..self
+        }
     }
 
     /// The directory, for calls that link objects.
@@ -140,6 +154,9 @@ impl ContentDir {
         checksum: &Sha256Digest,
     ) -> Result<()> {
         finish_file(file, meta)?;
+        if self.durable {
+            file.sync_all().context("writing an object to disk")?;
+        }
         let from = format!("/proc/self/fd/{}", file.as_raw_fd());
         match self.link((CWD, &from), AtFlags::SYMLINK_FOLLOW, checksum) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),

@@ -95,6 +95,16 @@ impl CacheRepo {
             return error;
         };
         let checksum = damage.checksum;
+        if self.system {
+            // It may be part of a deployment: not ours to delete.
+            let what = format!(
+                "object {checksum} of repository '{}' is damaged",
+                self.path()
+            );
+            return error.context(Kinded::new(ErrorKind::Storage, what).with_hint(
+                "run 'ostree fsck --delete', then pull or install again what it reports",
+            ));
+        }
         match self.drop_object(&checksum) {
             Ok(dropped) => report(DamagedObject { checksum, dropped }),
             Err(other) => other.context(format!("dropping damaged object {checksum}")),

@@ -88,6 +88,15 @@ impl CacheRepo {
         import.finish()
     }
 
+    /// True when a package is cached: its file is not needed then.
+    ///
+    /// # Errors
+    /// When a damaged entry can't be dropped.
+    pub fn is_imported(&self, request: &ImportRequest) -> Result<bool> {
+        let found = self.load_package(&request.ref_name(), &request.sha256)?;
+        Ok(found.is_some())
+    }
+
     /// Imports one package unless it is cached; tells whether it was not.
     fn import_one(&self, request: &ImportRequest) -> Result<(ImportedPackage, bool)> {
         let name = request.ref_name();

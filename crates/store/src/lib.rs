@@ -6,6 +6,9 @@
 //! works on trees works on metadata only. [`TargetRepo`] is the repository that commits are
 //! written to.
 //!
+//! On a machine the cache is the system's own repository ([`CacheRepo::open_system`]), so that
+//! nothing is on disk twice.
+//!
 //! # Layout of the cache
 //!
 //! | ref | holds |
@@ -50,7 +53,7 @@ mod treewriter;
 mod write;
 mod xattr;
 
-pub use cache::CacheRepo;
+pub use cache::{CacheRepo, system_dir};
 pub use checkout::set_directory_times;
 pub use commit::{CommitRequest, CommitResult};
 pub use content::ContentDir;

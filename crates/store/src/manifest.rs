@@ -6,12 +6,13 @@ use std::io::Read as _;
 use anyhow::{Context as _, Result, bail};
 use apt_ostree_model::{ContentReader as _, Dir, ImportedPackage, Meta, Node, Sha256Digest, Tree};
 use fn_error_context::context;
-use ostree::gio;
 use ostree::glib::{Variant, VariantDict};
+use ostree::{Repo, gio};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use serde::de::DeserializeOwned;
 
 use crate::CacheRepo;
+use crate::commit::in_transaction;
 use crate::error::{escape, storage};
 use crate::metavalue::{self, MetaValue};
 use crate::refname::escape_ref;
@@ -87,11 +88,22 @@ impl CacheRepo {
         let mut root = Dir::new(Meta::root(0o755));
         root.entries
             .insert(MANIFEST_NAME.to_owned(), Node::File(manifest));
-        let repo = self.repo()?;
-        let mut writer = TreeWriter::new(Some(&repo));
-        let sums = writer.write_with(&root, "data", &cached.tree.root)?;
         let metadata = metavalue::dict(&metadata)?;
-        let commit = write_commit(&repo, sums, cached.time, &metadata, (cached.name, None))?;
+        let write = |repo: &Repo| {
+            let mut writer = TreeWriter::new(Some(repo));
+            let sums = writer.write_with(&root, "data", &cached.tree.root)?;
+            write_commit(repo, sums, cached.time, &metadata, (cached.name, None))
+        };
+        let (repo, commit) = if self.system {
+            // libostree syncs what a transaction writes; objects alone it does not.
+            let repo = self.handle.open()?;
+            let commit = in_transaction(&repo, || write(&repo))?;
+            (repo, commit)
+        } else {
+            let repo = self.repo()?;
+            let commit = write(&repo)?;
+            (repo, commit)
+        };
         repo.set_ref_immediate(None, cached.name, Some(&commit), gio::Cancellable::NONE)
             .map_err(storage)
     }

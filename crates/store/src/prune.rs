@@ -11,7 +11,7 @@ use ostree::glib::Variant;
 use ostree::{ObjectType, Repo, gio};
 
 use crate::CacheRepo;
-use crate::error::storage;
+use crate::error::{invalid_input, storage};
 use crate::load::digest;
 use crate::lock::RepoGuard;
 use crate::manifest::PREFIX;
@@ -26,6 +26,9 @@ impl CacheRepo {
     /// When someone else uses the cache, or it can't be changed.
     #[context("cleaning up the package cache '{}'", self.path())]
     pub fn prune(&self, limits: &Limits) -> Result<Pruned> {
+        if self.system {
+            return Err(invalid_input("it is the repository of a system"));
+        }
         let mut guard = self
             .guard
             .lock()

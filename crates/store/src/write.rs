@@ -105,12 +105,13 @@ impl CacheRepo {
         Ok(checksum)
     }
 
-    /// True when the object needs no writing. One that looks odd is deleted, to be written again.
+    /// True when the object needs no writing. One that looks odd is deleted, to be written again;
+    /// in a system's repository it stays, and whoever uses it will check it.
     fn is_stored(&self, checksum: &Sha256Digest, looks: Looks) -> Result<bool> {
-        if looks == Looks::Odd {
+        if looks == Looks::Odd && !self.system {
             self.content().delete(checksum)?;
         }
-        Ok(looks == Looks::Good)
+        Ok(looks == Looks::Good || (looks == Looks::Odd && self.system))
     }
 
     /// Stores a file's content again under other metadata.
