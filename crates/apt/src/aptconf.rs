@@ -15,7 +15,7 @@ use rust_apt::raw::config as apt;
 use crate::error::{fail, fail_hint};
 use crate::files;
 use crate::sources::Sources;
-use crate::spec::AptConfig;
+use crate::spec::{AptConfig, BaseSpec};
 
 /// Environment variables that libapt's downloaders look at.
 pub(crate) const PROXY_ENV: [&str; 7] = [
@@ -66,7 +66,7 @@ impl Layout {
     }
 
     /// Checks the path and creates the directories.
-    pub(crate) fn create(state_dir: &Utf8Path) -> Result<Self> {
+    pub(crate) fn create(state_dir: &Utf8Path, base: Option<&BaseSpec>) -> Result<Self> {
         let bad = |c: char| c.is_whitespace() || c.is_control() || "\"',;{}\\".contains(c);
         if !state_dir.is_absolute() || state_dir.as_str().contains(bad) {
             return Err(fail_hint(
@@ -82,10 +82,13 @@ impl Layout {
             files::make_dir(&dir).with_context(|| format!("creating '{dir}'"))?;
         }
         let root = state_dir.to_owned();
-        // The tree starts without any package.
-        for name in ["status", "extended_states"] {
+        // Without a base the tree starts without any package.
+        let status = base.map_or("", |base| &base.status);
+        let states = base.map_or("", |base| &base.extended_states);
+        for (name, text) in [("status", status), ("extended_states", states)] {
             let path = root.join(name);
-            files::write_if_changed(&path, b"").with_context(|| format!("writing '{path}'"))?;
+            files::write_if_changed(&path, text.as_bytes())
+                .with_context(|| format!("writing '{path}'"))?;
         }
         Ok(Self { root })
     }

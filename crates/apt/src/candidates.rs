@@ -253,5 +253,6 @@ pub(crate) fn preferences(spec: &SolveSpec, hidden: &BTreeSet<String>) -> Result
         }
         add(&packages, &pin.pin, pin.priority);
     }
+    text.push_str(&spec.preferences);
     Ok(text)
 }

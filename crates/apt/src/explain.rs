@@ -268,6 +268,9 @@ impl<'a> Builder<'a, '_> {
             .iter()
             .any(|source| source.repo == LOCK);
         let newest = package.versions().next();
+        if let Some(installed) = package.installed() {
+            return format!("the base has {}", installed.version());
+        }
         match (package.candidate(), newest) {
             (Some(chosen), Some(newest)) if chosen.index() == newest.index() => {
                 format!("{} is the newest", chosen.version())

@@ -8,7 +8,8 @@
 //! inside the worker process only, with one [`Session`] per process.
 //!
 //! The session is isolated from the host: it has its own sources, keyrings, pins and an empty
-//! package database, because a tree is composed from nothing. It is strict: an index that can't be
+//! package database, because a tree is composed from nothing; or that of a base which packages are
+//! added to. It is strict: an index that can't be
 //! refreshed and verified, or that is not the one asked for, is an error.
 //!
 //! Steps report progress, messages and details; starting and finishing a step is the caller's
@@ -27,7 +28,9 @@ pub mod groups;
 mod keyring;
 mod localrepo;
 pub mod lock;
+mod machine;
 pub mod mirror;
+mod onbase;
 mod plancache;
 mod planner;
 mod prune;
@@ -41,7 +44,9 @@ mod spec;
 mod uri;
 
 pub use lock::Lock;
+pub use machine::{MachineFiles, MachineSources};
+pub use onbase::{Additions, BaseChange};
 pub use prune::prune_debs;
 pub use refresh::SourceState;
 pub use session::{ImageSource, Session};
-pub use spec::{AptConfig, SolveSpec};
+pub use spec::{AptConfig, BaseSpec, SolveSpec};

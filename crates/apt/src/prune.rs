@@ -227,7 +227,7 @@ mod tests {
     fn scratch() -> (tempfile::TempDir, Layout) {
         let dir = tempfile::tempdir().unwrap();
         let root = Utf8Path::from_path(dir.path()).unwrap().join("state");
-        (dir, Layout::create(&root).unwrap())
+        (dir, Layout::create(&root, None).unwrap())
     }
 
     /// Files of one block each, made one after the other.

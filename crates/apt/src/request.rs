@@ -9,6 +9,7 @@ use rust_apt::{Cache, DepType, Package, Version};
 
 use crate::candidates::Rules;
 use crate::error::fail_hint;
+use crate::localrepo::LocalDeb;
 
 /// The packages that the requests stand for: one list per request, full names (`name:arch`).
 #[derive(Debug, Default)]
@@ -25,34 +26,58 @@ struct Expander<'a, 'r> {
     wanted: Wanted,
 }
 
+/// `name` or `name:arch` of a request for a package.
+pub(crate) fn full_name(request: &PackageRequest) -> Option<String> {
+    match request {
+        PackageRequest::Package {
+            name,
+            arch: Some(arch),
+            ..
+        } => Some(format!("{name}:{arch}")),
+        PackageRequest::Package { name, .. } => Some(name.to_string()),
+        PackageRequest::Task(_) | PackageRequest::Priority(_) => None,
+    }
+}
+
 /// Expands all requests and sets the candidates that they prescribe.
-pub(crate) fn expand(cache: &Cache, rules: &Rules<'_>, reporter: &dyn Reporter) -> Result<Wanted> {
+pub(crate) fn expand_all(
+    cache: &Cache,
+    rules: &Rules<'_>,
+    reporter: &dyn Reporter,
+) -> Result<Wanted> {
+    let requests: Vec<&PackageRequest> = rules.spec.packages.iter().collect();
+    let debs: Vec<&LocalDeb> = rules.sources.debs.iter().collect();
+    expand(cache, rules, (&requests, &debs), reporter)
+}
+
+/// Expands requests and local packages and sets the candidates that they prescribe.
+pub(crate) fn expand(
+    cache: &Cache,
+    rules: &Rules<'_>,
+    (requests, debs): (&[&PackageRequest], &[&LocalDeb]),
+    reporter: &dyn Reporter,
+) -> Result<Wanted> {
     let mut expander = Expander {
         cache,
         rules,
         reporter,
         wanted: Wanted::default(),
     };
-    for request in &rules.spec.packages {
+    for request in requests {
+        let full = full_name(request).unwrap_or_default();
         let found = match request {
             PackageRequest::Package {
                 name,
-                arch,
                 version,
                 suite,
-            } => {
-                let full = match arch {
-                    Some(arch) => format!("{name}:{arch}"),
-                    None => name.to_string(),
-                };
-                expander.package(name, &full, version.as_deref(), suite.as_deref())
-            }
+                ..
+            } => expander.package(name, &full, version.as_deref(), suite.as_deref()),
             PackageRequest::Task(task) => expander.task(task),
             PackageRequest::Priority(priority) => expander.priority(priority),
         };
         expander.wanted.requests.push(found);
     }
-    for deb in &rules.sources.debs {
+    for deb in debs {
         let full = match deb.arch.as_str() {
             "all" => deb.name.to_string(),
             arch => format!("{}:{arch}", deb.name),
@@ -68,6 +93,9 @@ pub(crate) fn expand(cache: &Cache, rules: &Rules<'_>, reporter: &dyn Reporter) 
         ErrorKind::Unsatisfiable,
         wanted.problems.join("; "),
         match wanted.hints.is_empty() {
+            true if rules.spec.base.is_some() => {
+                "check the names, and the package sources in /etc/apt".to_owned()
+            }
             true => "correct 'packages' in the treefile".to_owned(),
             false => wanted.hints.join("; "),
         },

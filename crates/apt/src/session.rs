@@ -7,13 +7,15 @@ use apt_ostree_fsx::{Lock as FileLock, LockMode, Wait};
 use apt_ostree_model::{Plan, PlannedPackage, Reporter};
 use apt_ostree_treefile::spec::RepoSpec;
 use camino::Utf8PathBuf;
+use rust_apt::Cache;
 
 use crate::aptconf::{self, Layout};
 use crate::candidates::{self, Rules};
+use crate::onbase::Additions;
 use crate::refresh::{self, SourceState};
 use crate::sources::{self, Sources};
 use crate::spec::AptConfig;
-use crate::{acquire, files, plancache, planner, prune, request, solve};
+use crate::{acquire, files, onbase, plancache, planner, prune, request, solve};
 
 /// A libapt session. libapt's state is global, so a process can have only one.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Session {
         if let Some(lock) = &config.lock {
             lock.check_arch(&config.spec.arch)?;
         }
-        let layout = Layout::create(&config.state_dir)?;
+        let layout = Layout::create(&config.state_dir, config.spec.base.as_ref())?;
         let path = layout.root.join("lock");
         let lock = FileLock::acquire(&path, LockMode::Exclusive, Wait::Forever)?;
         let sources = sources::resolve(&config)?;
@@ -125,15 +127,44 @@ impl Session {
         }
     }
 
-    fn solve_now(&self, reporter: &dyn Reporter) -> Result<Plan> {
-        let rules = Rules::new(
+    /// Chooses packages to add to [`SolveSpec::base`], whose packages stay as they are unless an
+    /// override says otherwise.
+    ///
+    /// # Errors
+    /// When packages don't exist, or can't be added without changing the base: then the error
+    /// names the packages of the base and who asks for the change.
+    ///
+    /// [`SolveSpec::base`]: crate::SolveSpec::base
+    pub fn solve_on_base(&mut self, reporter: &dyn Reporter) -> Result<Additions> {
+        let state = self
+            .state
+            .clone()
+            .context("the package indices were not refreshed")?;
+        let base = self.config.spec.base.as_ref();
+        let base = base.context("the session has no base")?;
+        let rules = self.rules()?;
+        let open = || self.open_cache(&rules, reporter);
+        let mut additions = onbase::solve(&open, &rules, base, reporter)?;
+        additions.plan.sources = state.sources;
+        self.prune(reporter);
+        self.lock = None;
+        Ok(additions)
+    }
+
+    fn rules(&self) -> Result<Rules<'_>> {
+        let locked = self.locked()?;
+        Ok(Rules::new(
             &self.config.spec,
             &self.sources,
             &self.layout,
-            self.locked()?,
-        );
+            locked,
+        ))
+    }
+
+    /// Opens libapt's cache with the candidates that the rules prescribe.
+    fn open_cache(&self, rules: &Rules<'_>, reporter: &dyn Reporter) -> Result<Cache> {
         let mut hidden = BTreeSet::new();
-        let cache = loop {
+        loop {
             let text = candidates::preferences(&self.config.spec, &hidden)?;
             let path = self.layout.preferences();
             files::write_if_changed(&path, text.as_bytes())
@@ -141,12 +172,17 @@ impl Session {
             let cache = refresh::open()?;
             let more = rules.apply(&cache, reporter)?;
             if more.is_subset(&hidden) {
-                break cache;
+                return Ok(cache);
             }
             hidden.extend(more);
-        };
+        }
+    }
+
+    fn solve_now(&self, reporter: &dyn Reporter) -> Result<Plan> {
+        let rules = self.rules()?;
+        let cache = self.open_cache(&rules, reporter)?;
         let essential = solve::essential(&cache, &rules, reporter);
-        let wanted = request::expand(&cache, &rules, reporter)?;
+        let wanted = request::expand_all(&cache, &rules, reporter)?;
         solve::mark(&cache, &rules, &essential, &wanted)?;
         let plan = planner::plan(&cache, &rules, &essential, &wanted)?;
         let (_, warnings) = crate::error::drain();

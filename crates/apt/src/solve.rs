@@ -73,7 +73,7 @@ pub(crate) fn mark(
         .clear_marked()
         .map_err(|errors| apt_error(ErrorKind::Failed, &errors))?;
     rules.apply(cache, &NullReporter)?;
-    request::expand(cache, rules, &NullReporter)?;
+    request::expand_all(cache, rules, &NullReporter)?;
     let chain = explain::explain(cache, rules, &names);
     Err(fail(ErrorKind::Unsatisfiable, chain))
 }

@@ -178,7 +178,8 @@ fn foreign(spec: &SolveSpec, debs: &[LocalDeb]) -> Vec<Arch> {
         .iter()
         .flat_map(|repo| repo.architectures.clone());
     let local = debs.iter().map(|deb| deb.arch.clone());
-    let all: BTreeSet<Arch> = requested.chain(repos).chain(local).collect();
+    let base = spec.base.iter().flat_map(|base| base.foreign.clone());
+    let all: BTreeSet<Arch> = requested.chain(repos).chain(local).chain(base).collect();
     let other = |arch: &Arch| *arch != spec.arch && !["all", "any"].contains(&arch.as_str());
     all.into_iter().filter(other).collect()
 }
@@ -229,11 +230,11 @@ pub(crate) fn resolve(config: &AptConfig) -> Result<Sources> {
         list.extend(resolve_repo(config, repo, &foreign, &host)?);
     }
     check_unique(&list)?;
-    if list.is_empty() {
+    if list.is_empty() && spec.base.is_none() {
         return Err(fail_hint(
             ErrorKind::InvalidInput,
-            "the treefile names no package repository",
-            "add an entry to 'repos'",
+            "there is no package repository",
+            "add an entry to 'repos' of the treefile, or to /etc/apt/sources.list.d of the machine",
         ));
     }
     Ok(Sources {

@@ -31,6 +31,27 @@ pub struct SolveSpec {
     pub local_packages: Vec<Utf8PathBuf>,
     /// Install Recommends as well.
     pub recommends: bool,
+    /// More pins, the text of a file as in `preferences(5)`.
+    pub preferences: String,
+    /// The packages of the tree that others are added to; `None`: it starts empty.
+    pub base: Option<BaseSpec>,
+}
+
+/// A tree with packages, and what may happen to them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BaseSpec {
+    /// dpkg's `status`.
+    pub status: String,
+    /// apt's `extended_states`.
+    pub extended_states: String,
+    /// Foreign architectures in use.
+    pub foreign: Vec<Arch>,
+    /// Packages to remove.
+    pub remove: Vec<PackageName>,
+    /// Packages that may take the place of those of the base.
+    pub replace: Vec<PackageRequest>,
+    /// Those of [`SolveSpec::local_packages`] that may do so.
+    pub replace_local: Vec<Utf8PathBuf>,
 }
 
 impl From<&ComposeSpec> for SolveSpec {
@@ -45,6 +66,8 @@ impl From<&ComposeSpec> for SolveSpec {
             pins: spec.pins.clone(),
             local_packages: spec.local_packages.clone(),
             recommends: spec.recommends,
+            preferences: String::new(),
+            base: None,
         }
     }
 }

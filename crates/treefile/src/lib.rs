@@ -89,6 +89,14 @@ pub fn load(
     checked::build(merged, loader, options)
 }
 
+/// Reads a request for one package: `NAME`, `NAME:ARCH`, `NAME=VERSION` or `NAME/SUITE`.
+///
+/// # Errors
+/// When the text is nothing of that; the message says what is wrong with it.
+pub fn parse_request(text: &str) -> Result<spec::PackageRequest, String> {
+    packages::parse(text)
+}
+
 /// Loads `data` as a treefile that can include itself, so that a fuzzer reaches every step.
 ///
 /// Never panics, and is bounded in time and memory.

@@ -310,6 +310,8 @@ pub fn config(dir: &Utf8Path, repos: Vec<RepoSpec>, packages: &[&str]) -> AptCon
             pins: Vec::new(),
             local_packages: Vec::new(),
             recommends: false,
+            preferences: String::new(),
+            base: None,
         },
         state_dir: dir.join("state"),
         debs_dir: dir.join("debs"),
