@@ -8,6 +8,7 @@
 pub mod client;
 pub mod compose;
 pub mod content;
+pub mod layering;
 pub mod lint;
 pub mod postprocess;
 pub mod rootfs;

@@ -25,6 +25,6 @@ pub use digest::Sha256Digest;
 pub use error::{ErrorKind, Kinded};
 pub use event::{Event, NullReporter, RecordingReporter, Reporter, Step};
 pub use names::{Arch, InvalidName, PackageName, Version};
-pub use package::{Conffile, ControlMember, ImportedPackage};
+pub use package::{Conffile, ControlMember, ImportedPackage, control_field};
 pub use plan::{Account, IdLock, Plan, PlannedPackage, SourceInfo};
 pub use tree::{Dir, File, Meta, Node, Symlink, Tree, TreeError};

@@ -51,17 +51,22 @@ pub struct Conffile {
     pub md5: Option<String>,
 }
 
+/// A field of one stanza of control data, with continuation lines joined by newlines.
+pub fn control_field(stanza: &str, name: &str) -> Option<String> {
+    let mut lines = stanza.lines();
+    let first = lines.by_ref().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (!line.starts_with([' ', '\t']) && key.eq_ignore_ascii_case(name))
+            .then(|| value.trim().to_owned())
+    })?;
+    let rest = lines.take_while(|line| line.starts_with([' ', '\t']));
+    Some(rest.fold(first, |value, line| value + "\n" + line))
+}
+
 impl ImportedPackage {
     /// A field of the control file, with continuation lines joined by newlines.
     pub fn field(&self, name: &str) -> Option<String> {
-        let mut lines = self.control.lines();
-        let first = lines.by_ref().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (!line.starts_with([' ', '\t']) && key.eq_ignore_ascii_case(name))
-                .then(|| value.trim().to_owned())
-        })?;
-        let rest = lines.take_while(|line| line.starts_with([' ', '\t']));
-        Some(rest.fold(first, |value, line| value + "\n" + line))
+        control_field(&self.control, name)
     }
 
     /// True for `Multi-Arch: same`, whose dpkg info files carry the architecture.

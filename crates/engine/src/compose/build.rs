@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use anyhow::Result;
-use apt_ostree_model::{ErrorKind, ImportedPackage, Kinded, Step, Tree};
+use apt_ostree_model::{ErrorKind, ImportedPackage, Kinded, Plan, Step, Tree};
 use apt_ostree_store::{Import, ImportRequest};
 use camino::Utf8PathBuf;
 
@@ -19,10 +19,8 @@ use crate::rootfs::configure;
 use crate::rootfs::live::LiveRoot;
 
 /// What the plan asks the cache for.
-pub(super) fn import_requests(resolved: &Resolved, debs: &[Utf8PathBuf]) -> Vec<ImportRequest> {
-    resolved
-        .plan
-        .packages
+pub(crate) fn import_requests(plan: &Plan, debs: &[Utf8PathBuf]) -> Vec<ImportRequest> {
+    plan.packages
         .iter()
         .zip(debs)
         .map(|(p, path)| ImportRequest {
@@ -37,7 +35,7 @@ pub(super) fn import_requests(resolved: &Resolved, debs: &[Utf8PathBuf]) -> Vec<
 }
 
 /// Imports everything as one step, which ends early when that fails.
-pub(super) fn run_import(run: &Run<'_>, import: &Import<'_>) -> Result<()> {
+pub(crate) fn run_import(run: &Run<'_>, import: &Import<'_>) -> Result<()> {
     run.reporter.step(Step::Import, || {
         let packages = import.run(run.threads)?.len();
         Ok::<_, anyhow::Error>(((), format!("{packages} packages, {} new", import.fresh())))
@@ -86,7 +84,7 @@ fn try_configured<'r>(
     debs: &[Utf8PathBuf],
     fresh: &dyn Fn(&[&ImportedPackage]),
 ) -> Result<Configured<'r>> {
-    let requests = import_requests(resolved, debs);
+    let requests = import_requests(&resolved.plan, debs);
     let import = Import::new(&run.store, &requests, run.reporter);
     let packages = |range| import.wait(range);
     let workdir = run.scratch("configure")?;
@@ -143,7 +141,7 @@ pub(super) fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// Bytes in units of 10^6, for summaries.
-pub(super) fn megabytes(bytes: u64) -> f64 {
+pub(crate) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 

@@ -18,17 +18,17 @@ use crate::rootfs::live::LiveRoot;
 const DEFAULT_CACHE: &str = "/var/cache/apt-ostree";
 
 /// The surroundings of one run.
-pub(super) struct Run<'r> {
+pub(crate) struct Run<'r> {
     /// Where events go.
-    pub(super) reporter: &'r dyn Reporter,
+    pub(crate) reporter: &'r dyn Reporter,
     /// Indices, packages, configured states and layers.
-    pub(super) cachedir: Utf8PathBuf,
+    pub(crate) cachedir: Utf8PathBuf,
     /// Package and tree cache.
-    pub(super) store: CacheRepo,
+    pub(crate) store: CacheRepo,
     /// Temporary work, removed at the end of the run.
-    pub(super) work: WorkDir,
+    pub(crate) work: WorkDir,
     /// How many threads to use.
-    pub(super) threads: usize,
+    pub(crate) threads: usize,
     /// Threads that remove what is no longer needed; before `work`, which removes the rest.
     removing: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -42,7 +42,7 @@ impl Drop for Run<'_> {
 impl<'r> Run<'r> {
     /// Runs a verb in fresh surroundings. When it fails and the user wants that, the work
     /// directory stays, until the next run sweeps it.
-    pub(super) fn within<T>(
+    pub(crate) fn within<T>(
         options: &WorkOptions,
         reporter: &'r dyn Reporter,
         verb: impl FnOnce(&Self) -> Result<T>,
@@ -86,8 +86,7 @@ impl<'r> Run<'r> {
         require_same_device(&cachedir, &workdir)?;
         apt_ostree_fsx::sweep(&workdir)?;
         let work = WorkDir::create(&workdir)?;
-        let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = options.threads.unwrap_or(available).max(1);
+        let threads = options.threads.unwrap_or_else(default_threads).max(1);
         let store = CacheRepo::open(&cachedir)?;
         Ok(Self {
             reporter,
@@ -99,8 +98,37 @@ impl<'r> Run<'r> {
         })
     }
 
+    /// Runs a verb in the surroundings of a system: its repository is the cache.
+    pub(crate) fn within_system<T>(
+        repo: &Utf8Path,
+        reporter: &'r dyn Reporter,
+        verb: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        verb(&Self::open_system(repo, reporter)?)
+    }
+
+    #[context("opening the package cache of the system")]
+    fn open_system(repo: &Utf8Path, reporter: &'r dyn Reporter) -> Result<Self> {
+        let repo = repo
+            .canonicalize_utf8()
+            .with_context(|| format!("opening '{repo}'"))?;
+        let store = CacheRepo::open_system(&repo)?;
+        let cachedir = apt_ostree_store::system_dir(&repo);
+        let workdir = cachedir.join("work");
+        std::fs::create_dir_all(&workdir).with_context(|| format!("creating '{workdir}'"))?;
+        apt_ostree_fsx::sweep(&workdir)?;
+        Ok(Self {
+            reporter,
+            work: WorkDir::create(&workdir)?,
+            cachedir,
+            store,
+            threads: default_threads(),
+            removing: Mutex::default(),
+        })
+    }
+
     /// Removes what a root has on disk, while other work goes on.
-    pub(super) fn remove_scratch(&self, live: LiveRoot<'_>) {
+    pub(crate) fn remove_scratch(&self, live: LiveRoot<'_>) {
         let dir = live.into_dir();
         let thread = std::thread::spawn(move || {
             // The work directory as a whole is removed at the end.
@@ -123,7 +151,7 @@ impl<'r> Run<'r> {
     }
 
     /// Empties the work directory.
-    pub(super) fn clear_scratch(&self) -> Result<()> {
+    pub(crate) fn clear_scratch(&self) -> Result<()> {
         self.finish_removing();
         for entry in self.work.path().read_dir_utf8()? {
             let path = entry?.into_path();
@@ -133,11 +161,16 @@ impl<'r> Run<'r> {
     }
 
     /// Makes an empty directory for temporary work.
-    pub(super) fn scratch(&self, name: &str) -> Result<Utf8PathBuf> {
+    pub(crate) fn scratch(&self, name: &str) -> Result<Utf8PathBuf> {
         let dir = self.work.path().join(name);
         std::fs::create_dir_all(&dir).with_context(|| format!("creating '{dir}'"))?;
         Ok(dir)
     }
+}
+
+/// One thread per processor.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Hard links can't leave a file system.
@@ -154,7 +187,7 @@ fn require_same_device(cachedir: &Utf8Path, workdir: &Utf8Path) -> Result<()> {
 }
 
 /// The path as UTF-8, made absolute.
-pub(super) fn utf8(path: &std::path::Path) -> Result<Utf8PathBuf> {
+pub(crate) fn utf8(path: &std::path::Path) -> Result<Utf8PathBuf> {
     let absolute =
         std::path::absolute(path).with_context(|| format!("resolving '{}'", path.display()))?;
     Utf8PathBuf::from_path_buf(absolute).map_err(|path| {

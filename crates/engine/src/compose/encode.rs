@@ -190,7 +190,7 @@ impl Guess<'_> {
     fn try_warm(self, run: &Run<'_>, resolved: &Resolved, stop: &AtomicBool) -> Result<()> {
         let mut tree = Tree::default();
         let packages = assemble::in_order(self.packages.iter().collect());
-        assemble::unpack(&mut tree, &[], &packages, &[])?;
+        assemble::unpack(&mut tree, assemble::Owners::new(), &packages, &[])?;
         let input = Input {
             content: &run.store,
             packages: &self.packages,

@@ -154,12 +154,13 @@ pub(super) fn finish_rootdir(
 }
 
 /// A tree without any kernel modules is a container's, whether the treefile says so or not.
-fn has_no_kernel(tree: &Tree) -> bool {
+pub(crate) fn has_no_kernel(tree: &Tree) -> bool {
     tree.dir("usr/lib/modules")
         .is_none_or(|dir| dir.entries.is_empty())
 }
 
-fn run_lints(
+/// Checks a finished tree.
+pub(crate) fn run_lints(
     run: &Run<'_>,
     tree: &Tree,
     facts: &lint::Facts<'_>,

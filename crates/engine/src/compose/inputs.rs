@@ -50,7 +50,7 @@ pub(super) fn input_hash(spec: &ComposeSpec, plan: &Plan, layers: &[String]) -> 
 
 /// JSON with sorted keys, so that the order in the treefile does not matter where it has no
 /// meaning.
-fn canonical(value: &serde_json::Value) -> String {
+pub(crate) fn canonical(value: &serde_json::Value) -> String {
     use serde_json::Value;
     match value {
         Value::Object(map) => {

@@ -67,7 +67,7 @@ impl<'a> Wanted<'a> {
         let debs = acquire(run, &resolved)?;
         if self.install.download_only || self.install.download_only_debs {
             if !self.install.download_only_debs {
-                let requests = build::import_requests(&resolved, &debs);
+                let requests = build::import_requests(&resolved.plan, &debs);
                 let import = Import::new(&run.store, &requests, run.reporter);
                 build::run_import(run, &import)?;
                 import.finish()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::compose::{CommitOptions, PackageDiff};
-use apt_ostree_model::{ErrorKind, Kinded, Plan, PlannedPackage};
+use apt_ostree_model::{ErrorKind, Kinded, Plan, PlannedPackage, Version};
 use apt_ostree_store::{CommitTree, MetaValue};
 use apt_ostree_treefile::ComposeSpec;
 use apt_ostree_treefile::spec::MetadataPlacement;
@@ -13,9 +13,9 @@ use apt_ostree_treefile::spec::MetadataPlacement;
 pub(super) const INPUT_HASH: &str = "aptostree.inputhash";
 /// Key of the package list: (name, epoch, upstream version, revision, architecture) each, the
 /// shape of `rpmostree.rpmdb.pkglist`.
-pub(super) const PACKAGE_LIST: &str = "aptostree.dpkg.pkglist";
+pub(crate) const PACKAGE_LIST: &str = "aptostree.dpkg.pkglist";
 /// Key of the package indices that were used.
-pub(super) const REPOS: &str = "aptostree.repos";
+pub(crate) const REPOS: &str = "aptostree.repos";
 
 /// Keys that only we may set.
 const RESERVED: [&str; 4] = ["aptostree.", "ostree.", "rpmostree.", "version"];
@@ -126,7 +126,8 @@ fn refuse_reserved(key: &str) -> Result<()> {
         .into())
 }
 
-fn repos(plan: &Plan) -> serde_json::Value {
+/// The package indices that were used.
+pub(crate) fn repos(plan: &Plan) -> serde_json::Value {
     plan.sources
         .iter()
         .map(|s| serde_json::json!({"id": s.repo, "suite": s.suite, "codename": s.codename, "timestamp": s.date}))
@@ -135,16 +136,26 @@ fn repos(plan: &Plan) -> serde_json::Value {
 
 /// Name, epoch, upstream version, revision and architecture.
 fn five_strings(package: &PlannedPackage) -> [String; 5] {
-    let version = package.version.as_str();
+    parted(
+        package.name.as_str(),
+        &package.version,
+        package.arch.as_str(),
+    )
+}
+
+/// Name, epoch, upstream version, revision and architecture.
+pub(crate) fn parted(name: &str, version: &Version, arch: &str) -> [String; 5] {
+    let full = version;
+    let version = version.as_str();
     let epoch = version.split_once(':').map_or("0", |(epoch, _)| epoch);
-    let rest = package.version.without_epoch();
+    let rest = full.without_epoch();
     let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
     [
-        package.name.to_string(),
+        name.to_owned(),
         epoch.to_owned(),
         upstream.to_owned(),
         revision.to_owned(),
-        package.arch.to_string(),
+        arch.to_owned(),
     ]
 }
 

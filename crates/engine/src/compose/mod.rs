@@ -1,14 +1,14 @@
 //! The compose verbs.
 
-mod build;
+pub(crate) mod build;
 mod cleanup;
-mod context;
+pub(crate) mod context;
 mod encode;
-mod finish;
-mod inputs;
+pub(crate) mod finish;
+pub(crate) mod inputs;
 mod job;
 mod layers;
-mod metadata;
+pub(crate) mod metadata;
 mod previous;
 mod record;
 mod resolve;

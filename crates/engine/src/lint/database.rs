@@ -39,7 +39,13 @@ fn dpkg_status(input: &LintInput<'_>) -> Outcome {
             value.unwrap_or_default().trim()
         };
         let (package, status) = (field("Package:"), field("Status:"));
-        if !matches!(status, "install ok installed" | "hold ok installed") {
+        // A package that was removed may have left its configuration.
+        let fine = [
+            "install ok installed",
+            "hold ok installed",
+            "deinstall ok config-files",
+        ];
+        if !fine.contains(&status) {
             bad.push(format!("{package} ({status})"));
         }
         if !field("Triggers-Pending:").is_empty() || !field("Triggers-Awaited:").is_empty() {

@@ -11,7 +11,7 @@ use super::sysusers;
 use super::work::{Work, read_text_optional};
 
 /// Sorts before the fragments of packages, because the first entry for a name wins.
-const SYSUSERS: &str = "usr/lib/sysusers.d/00-apt-ostree.conf";
+pub(super) const SYSUSERS: &str = "usr/lib/sysusers.d/00-apt-ostree.conf";
 
 /// One user of `/etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use apt_ostree_model::{ErrorKind, File, Kinded, Node, Tree};
 
 use super::work::Work;
 
-const MODULES: &str = "usr/lib/modules";
+pub(super) const MODULES: &str = "usr/lib/modules";
 
 /// Prefixes of kernel images in `/boot`, as Debian's architectures name them.
 const IMAGE_PREFIXES: [&str; 2] = ["vmlinuz-", "vmlinux-"];

@@ -4,7 +4,7 @@ use anyhow::Result;
 use apt_ostree_model::Node;
 use apt_ostree_model::tree::join;
 
-use super::ownership::owners_of;
+use super::ownership::{POLICY, owners_of};
 use super::work::Work;
 
 /// Files in `/etc` that tools leave when they change another file.
@@ -28,9 +28,8 @@ pub(super) fn remove_leftovers(work: &mut Work<'_>) {
     }
     work.drop_path("usr/share/info/dir.old");
     work.drop_path("var/.updated");
-    let policy = "usr/sbin/policy-rc.d";
-    if owners_of(work.input.packages, policy).is_empty() {
-        work.drop_path(policy);
+    if owners_of(work.input.packages, POLICY).is_empty() && !work.owned().contains(POLICY) {
+        work.drop_path(POLICY);
     }
     for name in work.names("") {
         if name.starts_with(".docker") || name == ".containerenv" {

@@ -7,6 +7,9 @@ use super::work::Work;
 
 const PREPARE_ROOT: &str = "usr/lib/ostree/prepare-root.conf";
 
+/// The flattened treefile in the image.
+pub(super) const TREEFILE: &str = "usr/share/apt-ostree/treefile.json";
+
 /// First Debian version of libostree with composefs support.
 const COMPOSEFS_SINCE: &str = "2025.7-3";
 
@@ -47,7 +50,7 @@ pub(super) fn write_treefile(work: &mut Work<'_>) -> Result<()> {
     };
     let mut text = serde_json::to_string_pretty(value).context("writing the treefile as JSON")?;
     text.push('\n');
-    work.write("usr/share/apt-ostree/treefile.json", 0o644, text.as_bytes())
+    work.write(TREEFILE, 0o644, text.as_bytes())
 }
 
 /// Puts the version into os-release in place of the text that the treefile names.

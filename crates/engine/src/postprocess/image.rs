@@ -46,14 +46,15 @@ pub fn image_tree(tree: &Tree, content: &dyn Content) -> Result<Tree> {
     Ok(image)
 }
 
-fn node_of(
+/// What a line makes, as far as it depends on nothing but the tree.
+pub(super) fn node_of(
     line: &Line,
     image: &Tree,
     content: &dyn Content,
     accounts: &Accounts,
 ) -> Result<Option<Node>> {
     if line.is_dir() {
-        return Ok(dir_meta(line, accounts).map(|meta| Node::Dir(Dir::new(meta))));
+        return Ok(line_meta(line, accounts, 0o755).map(|meta| Node::Dir(Dir::new(meta))));
     }
     if line.kind == 'C' {
         let source = line.argument.trim_start_matches('/');
@@ -69,8 +70,9 @@ fn node_of(
     Ok(None)
 }
 
-/// Owner and mode of a directory line; `None` when it names an account that is not in the tree.
-fn dir_meta(line: &Line, accounts: &Accounts) -> Option<Meta> {
+/// Owner and mode of a line that makes something; `None` when it names an account that is not in
+/// the tree.
+pub(super) fn line_meta(line: &Line, accounts: &Accounts, default: u32) -> Option<Meta> {
     let uid = match &line.user {
         None => 0,
         Some(name) => match accounts.users.iter().find(|u| u.name == *name) {
@@ -85,7 +87,7 @@ fn dir_meta(line: &Line, accounts: &Accounts) -> Option<Meta> {
             None => name.parse().ok()?,
         },
     };
-    let mode = line.mode.unwrap_or(0o755) & 0o7777;
+    let mode = line.mode.unwrap_or(default) & 0o7777;
     Some(Meta {
         mode,
         uid,

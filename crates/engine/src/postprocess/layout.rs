@@ -11,7 +11,7 @@ use super::work::Work;
 
 /// Directories that become links into /var (or /run), each with link text, place and mode of
 /// the place.
-const VAR_LINKS: [(&str, &str, &str, u32); 4] = [
+pub(super) const VAR_LINKS: [(&str, &str, &str, u32); 4] = [
     ("home", "var/home", "var/home", 0o755),
     ("root", "var/roothome", "var/roothome", 0o700),
     ("srv", "var/srv", "var/srv", 0o755),

@@ -25,6 +25,7 @@ mod options;
 pub(crate) mod ownership;
 mod pkgdb;
 mod presets;
+mod reopen;
 pub(crate) mod secrets;
 pub(crate) mod sysusers;
 pub(crate) mod tmpfiles;
@@ -53,7 +54,8 @@ pub use boot::{Kernel, find_kernel};
 pub use config::prepare_root_conf;
 pub use idcheck::{IdChanges, check_ids};
 pub use image::image_tree;
-pub use options::{AddedFile, AddedKind, Options};
+pub use options::{AddedFile, AddedKind, Options, kept_treefile};
+pub use reopen::{Reopened, reopen};
 
 pub use crate::content::Content;
 
@@ -138,6 +140,20 @@ pub fn apply_treefile(tree: Tree, input: Input<'_>) -> Result<Output> {
     edits::add_files(&mut work)?;
     edits::remove_from_packages(&mut work)?;
     Ok(work.into_output())
+}
+
+/// Takes away documentation and translations that the tree is not to have, as the first half does.
+///
+/// # Errors
+/// When content can't be written.
+pub fn filter(tree: Tree, input: Input<'_>) -> Result<Tree> {
+    if input.options.documentation && input.options.install_langs.is_none() {
+        return Ok(tree);
+    }
+    let mut work = work::Work::new(tree, input)?;
+    edits::filter_documentation(&mut work)?;
+    edits::filter_locales(&mut work)?;
+    Ok(work.into_output().tree)
 }
 
 /// Second half: makes the OSTree layout of a configured root, with the initramfs if there is one.

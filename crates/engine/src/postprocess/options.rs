@@ -3,11 +3,12 @@
 use std::io::Read as _;
 
 use anyhow::{Context as _, Result};
-use apt_ostree_model::{ErrorKind, Kinded, PackageName, Plan};
+use apt_ostree_model::{ContentReader, ErrorKind, Kinded, PackageName, Plan, Tree};
 use apt_ostree_treefile::spec::{ComposeSpec, OptUsrLocal};
 use camino::Utf8Path;
 
 use super::AptSource;
+use crate::content;
 
 /// Largest file that `add-files` takes.
 const ADDED_FILE_LIMIT: u64 = 1 << 30;
@@ -134,6 +135,49 @@ impl Options {
             sources: Vec::new(),
         })
     }
+}
+
+impl Options {
+    /// How a finished tree was postprocessed, as far as it and the treefile that it keeps (see
+    /// [`kept_treefile`]) tell: what finishing it again must do.
+    pub fn of_tree(tree: &Tree, treefile: &serde_json::Value) -> Self {
+        let overlays =
+            "usr/lib/systemd/system/local-fs.target.requires/ostree-state-overlay@opt.service";
+        let opt_usrlocal = if tree.contains(overlays) {
+            OptUsrLocal::StateOverlay
+        } else if tree.dir("opt").is_some() {
+            OptUsrLocal::Root
+        } else {
+            OptUsrLocal::Var
+        };
+        let languages = treefile["install-langs"].as_array().map(|list| {
+            let list = list.iter().filter_map(|language| language.as_str());
+            list.map(str::to_owned).collect()
+        });
+        let modules = tree.dir("usr/lib/modules");
+        Self {
+            container: modules.is_none_or(|dir| dir.entries.is_empty()),
+            opt_usrlocal,
+            tmp_is_dir: tree.dir("tmp").is_some(),
+            readonly_executables: treefile["readonly-executables"] == true,
+            documentation: treefile["documentation"] != false,
+            install_langs: languages,
+            machineid_compat: ["usr/etc/machine-id", "etc/machine-id"]
+                .iter()
+                .any(|path| tree.contains(path)),
+            ..Self::default()
+        }
+    }
+}
+
+/// The flattened treefile that a composed tree keeps; null when there is none.
+///
+/// # Errors
+/// When it can't be read.
+pub fn kept_treefile(tree: &Tree, content: &dyn ContentReader) -> Result<serde_json::Value> {
+    let data = content::read(tree, content, super::config::TREEFILE)?;
+    let value = data.and_then(|data| serde_json::from_slice(&data).ok());
+    Ok(value.unwrap_or_default())
 }
 
 impl AddedFile {

@@ -18,6 +18,9 @@ pub(crate) fn merged_path(path: &str) -> String {
     }
 }
 
+/// A program that a build puts there, unless a package ships it.
+pub(crate) const POLICY: &str = "usr/sbin/policy-rc.d";
+
 /// Directories whose files scripts change, so that it matters who ships them.
 const STATE_DIRS: [&str; 8] = [
     "etc",
@@ -51,7 +54,7 @@ impl Owned {
         let paths = list.lines().map(merged_path);
         let in_state_dir = |path: &String| {
             let mut rests = STATE_DIRS.iter().filter_map(|dir| path.strip_prefix(dir));
-            rests.any(|rest| rest.starts_with('/'))
+            path == POLICY || rests.any(|rest| rest.starts_with('/'))
         };
         self.paths.extend(paths.filter(in_state_dir));
     }

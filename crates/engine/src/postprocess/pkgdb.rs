@@ -11,10 +11,10 @@ use apt_ostree_model::{Meta, Node};
 use super::tmpfiles;
 use super::work::Work;
 
-const SYSIMAGE: &str = "usr/lib/sysimage";
+pub(super) const SYSIMAGE: &str = "usr/lib/sysimage";
 
 /// Registries: the path below `/var` and the one below `usr/lib/sysimage`.
-const REGISTRIES: [(&str, &str); 26] = [
+pub(super) const REGISTRIES: [(&str, &str); 26] = [
     ("lib/dpkg", "dpkg"),
     ("lib/apt/extended_states", "apt/extended_states"),
     ("cache/debconf", "debconf"),

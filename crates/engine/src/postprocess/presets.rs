@@ -12,7 +12,7 @@ use super::units::{Install, split_unit, unit_text};
 use super::work::Work;
 
 /// After presets of an image's author, before those of packages.
-const PRESET: &str = "usr/lib/systemd/system-preset/80-apt-ostree.preset";
+pub(super) const PRESET: &str = "usr/lib/systemd/system-preset/80-apt-ostree.preset";
 
 pub(super) fn freeze(work: &mut Work<'_>) -> Result<()> {
     let disabled = disabled_units(&work.tree, work.content)?;

@@ -12,10 +12,10 @@ use super::tmpfiles;
 use super::var_rules::{is_dropped, is_login_record, is_service_data, unit_of};
 use super::work::Work;
 
-const FACTORY: &str = "usr/share/factory/var";
+pub(super) const FACTORY: &str = "usr/share/factory/var";
 /// Sorts before the fragments of packages, whose lines for the same path then don't count.
-const EARLY: &str = "usr/lib/tmpfiles.d/00-apt-ostree.conf";
-const AUTOVAR: &str = "usr/lib/tmpfiles.d/apt-ostree-autovar.conf";
+pub(super) const EARLY: &str = "usr/lib/tmpfiles.d/00-apt-ostree.conf";
+pub(super) const AUTOVAR: &str = "usr/lib/tmpfiles.d/apt-ostree-autovar.conf";
 
 /// Gives everything in /var its place: dropped, made by a tmpfiles.d line, or copied from the
 /// factory tree.

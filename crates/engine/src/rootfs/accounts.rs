@@ -104,6 +104,33 @@ pub fn precreate(tree: &mut Tree, content: &dyn Content, lock: &IdLock) -> Resul
     Ok(())
 }
 
+/// Removes the accounts from `tree` that `known`, another state of it, lacks.
+///
+/// # Errors
+/// When an object can't be read or written.
+pub fn keep_known(tree: &mut Tree, content: &dyn Content, known: &Tree) -> Result<()> {
+    for (files, master) in [
+        (["etc/passwd", "etc/shadow"], "etc/passwd"),
+        (["etc/group", "etc/gshadow"], "etc/group"),
+    ] {
+        let names = content::read_text(known, content, master)?;
+        for path in files {
+            if !tree.contains(path) {
+                continue;
+            }
+            let text = content::read_text(tree, content, path)?;
+            let kept: String = text
+                .split_inclusive('\n')
+                .filter(|line| has_entry(&names, line.split(':').next().unwrap_or_default()))
+                .collect();
+            if kept != text {
+                rewrite(tree, content, path, &kept)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn has_entry(text: &str, name: &str) -> bool {
     text.lines()
         .any(|line| line.split(':').next() == Some(name))

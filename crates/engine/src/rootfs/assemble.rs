@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use apt_ostree_model::tree::join;
-use apt_ostree_model::{Dir, ErrorKind, ImportedPackage, Kinded, Meta, Node, Tree};
+use apt_ostree_model::{
+    Dir, ErrorKind, ImportedPackage, Kinded, Meta, Node, Tree, Version, control_field,
+};
 
 use super::dpkgdb::Diversion;
 
@@ -29,30 +31,59 @@ pub fn in_order(mut packages: Vec<&ImportedPackage>) -> Vec<&ImportedPackage> {
     packages
 }
 
-/// Adds the data of `packages` to `tree`, which holds the packages of `before` already.
+/// A package as far as it matters who owns a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'p> {
+    /// Its name.
+    pub name: &'p str,
+    /// Its version.
+    pub version: &'p Version,
+    /// Its control data: one stanza.
+    pub control: &'p str,
+}
+
+impl<'p> From<&'p ImportedPackage> for Claim<'p> {
+    fn from(package: &'p ImportedPackage) -> Self {
+        Self {
+            name: package.name.as_str(),
+            version: &package.version,
+            control: &package.control,
+        }
+    }
+}
+
+/// Which package put a path there.
+pub type Owners<'p> = BTreeMap<String, Claim<'p>>;
+
+/// The owners of all files of `packages`.
+pub fn owners<'p>(packages: &[&'p ImportedPackage]) -> Owners<'p> {
+    let mut owners = Owners::new();
+    for package in packages {
+        let leaves = package
+            .tree
+            .walk()
+            .filter(|(_, node)| node.as_dir().is_none());
+        owners.extend(leaves.map(|(path, _)| (merged(&path), Claim::from(*package))));
+    }
+    owners
+}
+
+/// Adds the data of `packages` to `tree`, whose files have the `owners`.
 ///
 /// What a package ships below `bin`, `sbin` or `lib*` goes below `usr` (merged /usr). Directories
 /// that exist keep their owner and mode, as dpkg does. A link to a directory, in the tree or in
 /// the package, counts as that directory when the other side has one. Two packages may
 /// ship the same path when one of them `Replaces` the other, a diversion parts them, or the files
-/// are identical (`Multi-Arch: same`).
+/// are identical (`Multi-Arch: same`). A conffile that is there and nobody's stays.
 ///
 /// # Errors
 /// When two packages ship the same path for no such reason, or one ships a path through a file.
-pub fn unpack(
+pub fn unpack<'p>(
     tree: &mut Tree,
-    before: &[&ImportedPackage],
-    packages: &[&ImportedPackage],
+    mut owners: Owners<'p>,
+    packages: &[&'p ImportedPackage],
     diversions: &[Diversion],
 ) -> Result<()> {
-    let mut owners = BTreeMap::new();
-    for package in before {
-        let leaves = package
-            .tree
-            .walk()
-            .filter(|(_, node)| node.as_dir().is_none());
-        owners.extend(leaves.map(|(path, _)| (merged(&path), *package)));
-    }
     for package in packages {
         let mut unpacker = Unpacker {
             tree: &mut *tree,
@@ -68,7 +99,7 @@ pub fn unpack(
 struct Unpacker<'a, 'p> {
     tree: &'a mut Tree,
     /// Which package put a path there, for `Replaces` and for error messages.
-    owners: &'a mut BTreeMap<String, &'p ImportedPackage>,
+    owners: &'a mut Owners<'p>,
     package: &'p ImportedPackage,
     diversions: &'a [Diversion],
 }
@@ -138,7 +169,7 @@ impl Unpacker<'_, '_> {
             },
         }
         self.tree.insert(&path, node.clone())?;
-        self.owners.insert(path, self.package);
+        self.owners.insert(path, self.package.into());
         Ok(())
     }
 
@@ -179,12 +210,18 @@ impl Unpacker<'_, '_> {
     /// Who wins `path`, which an earlier package owns.
     fn precedence(&self, path: &str) -> Precedence {
         let Some(theirs) = self.owners.get(path) else {
-            return Precedence::Ours;
+            let mut conffiles = self.package.conffiles.iter();
+            let is_conffile = conffiles.any(|c| c.path.strip_prefix('/') == Some(path));
+            return if is_conffile {
+                Precedence::Theirs
+            } else {
+                Precedence::Ours
+            };
         };
-        let ours = self.package;
-        if replaces(ours, theirs) {
+        let ours = Claim::from(self.package);
+        if replaces(&ours, theirs) {
             Precedence::Ours
-        } else if replaces(theirs, ours) {
+        } else if replaces(theirs, &ours) {
             Precedence::Theirs
         } else {
             Precedence::Nobody
@@ -222,8 +259,8 @@ enum Precedence {
 }
 
 /// True when `a` declares `Replaces` that covers `b`.
-fn replaces(a: &ImportedPackage, b: &ImportedPackage) -> bool {
-    let Some(field) = a.field("Replaces") else {
+fn replaces(a: &Claim<'_>, b: &Claim<'_>) -> bool {
+    let Some(field) = control_field(a.control, "Replaces") else {
         return false;
     };
     field.split(',').any(|item| {
@@ -234,13 +271,13 @@ fn replaces(a: &ImportedPackage, b: &ImportedPackage) -> bool {
         };
         let name = name.split(':').next().unwrap_or_default();
         let provides = || {
-            b.field("Provides").is_some_and(|p| {
+            control_field(b.control, "Provides").is_some_and(|p| {
                 p.split(',')
                     .any(|i| i.split_whitespace().next() == Some(name))
             })
         };
-        (name == b.name.as_str() || (restriction.is_none() && provides()))
-            && restriction.is_none_or(|r| version_matches(&b.version, r))
+        (name == b.name || (restriction.is_none() && provides()))
+            && restriction.is_none_or(|r| version_matches(b.version, r))
     })
 }
 
@@ -267,7 +304,7 @@ fn version_matches(version: &apt_ostree_model::Version, relation: &str) -> bool 
 }
 
 /// Maps a path below a merged top-level directory into `usr`.
-fn merged(path: &str) -> String {
+pub(super) fn merged(path: &str) -> String {
     let top = path.split('/').next().unwrap_or_default();
     if MERGED.contains(&top) {
         format!("usr/{path}")

@@ -22,7 +22,7 @@ use super::{accounts, assemble, dpkgdb};
 use crate::content;
 
 /// Part of every key: changes when the result of the same packages changes.
-const CONFIGURE_VERSION: u32 = 4;
+const CONFIGURE_VERSION: u32 = 5;
 
 /// Files that only scripts see; taken away at the end.
 const SCAFFOLD: [(&str, u32, &str); 4] = [
@@ -131,7 +131,7 @@ pub fn configure<'s>(
             job,
             store,
             reporter,
-            before: &before,
+            before: Before::Packages(&before),
             packages: &packages,
             group,
             epoch: job.epoch.or(newest).unwrap_or_default(),
@@ -148,6 +148,86 @@ pub fn configure<'s>(
     }
     finish(job, store, &mut live)?;
     Ok((live, stats))
+}
+
+/// Adds the packages of `job` to a root that has others and their database; nothing is cached.
+///
+/// # Errors
+/// As [`configure`].
+pub fn add(job: &Job<'_>, live: &mut LiveRoot<'_>, reporter: &dyn Reporter) -> Result<()> {
+    let store = live.store();
+    for group in &groups(job) {
+        let packages = (job.packages)(group.range.clone())?;
+        let run = GroupRun {
+            job,
+            store,
+            reporter,
+            before: Before::Database,
+            packages: &packages,
+            group,
+            epoch: job.epoch.unwrap_or_default(),
+        };
+        run.run_locked(live)?;
+    }
+    Ok(())
+}
+
+/// Lets dpkg configure what is not yet, and run pending triggers.
+///
+/// # Errors
+/// When a script fails; the message names it and has its last lines.
+pub fn configure_pending(
+    live: &mut LiveRoot<'_>,
+    workdir: &Utf8Path,
+    options: &[&str],
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let mut argv = vec!["dpkg", "--force-unsafe-io"];
+    argv.extend(options);
+    argv.extend(["--configure", "-a"]);
+    let mut script = Script::new("dpkg", &argv);
+    script.binds = hidden_caches(live.tree(), workdir)?;
+    live.run(&script, reporter)
+}
+
+/// Puts the files there that only scripts see.
+///
+/// # Errors
+/// When an object can't be written.
+pub fn add_scaffold(tree: &mut Tree, store: &CacheRepo) -> Result<()> {
+    for (path, mode, text) in SCAFFOLD {
+        if !tree.contains(path) {
+            content::write(tree, store, path, mode, text.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes them away again, unless a script has changed them.
+///
+/// # Errors
+/// When an object can't be read.
+pub fn remove_scaffold(tree: &mut Tree, store: &CacheRepo) -> Result<()> {
+    for (path, _, text) in SCAFFOLD {
+        if content::read_text(tree, store, path)? == text {
+            tree.remove(path);
+        }
+    }
+    tree.remove(SEEDED);
+    Ok(())
+}
+
+/// Fails when a package is not fully installed.
+///
+/// # Errors
+/// That, and when an object can't be read.
+pub fn require_installed(tree: &Tree, store: &CacheRepo) -> Result<()> {
+    let status = content::read_text(tree, store, "var/lib/dpkg/status")?;
+    if let Some((package, state)) = dpkgdb::not_installed(&status).first() {
+        let message = format!("package '{package}' is '{state}' after configuring");
+        return Err(Kinded::new(ErrorKind::Script, message).into());
+    }
+    Ok(())
 }
 
 /// The first group that has to run, and the tree that it starts from.
@@ -213,17 +293,8 @@ fn groups(job: &Job<'_>) -> Vec<Group> {
 /// Takes the scaffold away and completes what dpkg leaves to apt.
 fn finish(job: &Job<'_>, store: &CacheRepo, live: &mut LiveRoot<'_>) -> Result<()> {
     let mut tree = live.tree().clone();
-    let status = content::read_text(&tree, store, "var/lib/dpkg/status")?;
-    if let Some((package, state)) = dpkgdb::not_installed(&status).first() {
-        let message = format!("package '{package}' is '{state}' after configuring");
-        return Err(Kinded::new(ErrorKind::Script, message).into());
-    }
-    for (path, _, text) in SCAFFOLD {
-        if content::read_text(&tree, store, path)? == text {
-            tree.remove(path);
-        }
-    }
-    tree.remove(SEEDED);
+    require_installed(&tree, store)?;
+    remove_scaffold(&mut tree, store)?;
     let states = dpkgdb::extended_states(&job.plan.packages, &job.plan.arch);
     content::write(
         &mut tree,
@@ -236,11 +307,30 @@ fn finish(job: &Job<'_>, store: &CacheRepo, live: &mut LiveRoot<'_>) -> Result<(
     Ok(())
 }
 
+/// What was there before a group.
+#[derive(Clone, Copy)]
+enum Before<'g, 'p> {
+    /// These packages, all made here.
+    Packages(&'g [&'p ImportedPackage]),
+    /// What the root's database says.
+    Database,
+}
+
+impl Before<'_, '_> {
+    const fn is_nothing(&self) -> bool {
+        matches!(self, Self::Packages([]))
+    }
+
+    const fn is_database(&self) -> bool {
+        matches!(self, Self::Database)
+    }
+}
+
 struct GroupRun<'g, 'p> {
     job: &'g Job<'p>,
     store: &'g CacheRepo,
     reporter: &'g dyn Reporter,
-    before: &'g [&'p ImportedPackage],
+    before: Before<'g, 'p>,
     packages: &'g [&'p ImportedPackage],
     group: &'g Group,
     epoch: i64,
@@ -254,23 +344,38 @@ impl GroupRun<'_, '_> {
         self.run(live, None)?;
         let wrong = accounts::disagreements(live.tree(), self.store, self.job.lock)?;
         if wrong.is_empty() {
-            return self.store.save_tree(&self.group.key, live.tree());
+            return self.save(&self.group.key, live.tree());
         }
         self.reporter.detail(format!(
             "running group {} again with locked ids: {}",
             self.group.number,
             wrong.join(", ")
         ));
+        let unlocked = live.tree().clone();
         live.set(start);
         self.run(live, Some(self.job.lock))?;
+        if self.before.is_database() {
+            // Accounts that only reserved their ids are no business of the image.
+            let mut tree = live.tree().clone();
+            accounts::keep_known(&mut tree, self.store, &unlocked)?;
+            live.set(tree);
+        }
         let key = locked_key(&self.group.key, self.job.lock);
-        self.store.save_tree(&key, live.tree())
+        self.save(&key, live.tree())
+    }
+
+    /// Caches a state that starts from nothing.
+    fn save(&self, key: &str, tree: &Tree) -> Result<()> {
+        if self.before.is_database() {
+            return Ok(());
+        }
+        self.store.save_tree(key, tree)
     }
 
     fn run(&self, live: &mut LiveRoot<'_>, lock: Option<&IdLock>) -> Result<()> {
         // As when the group starts from a cached state.
         live.begin(self.epoch);
-        if self.group.number == 0 && self.before.is_empty() {
+        if self.group.number == 0 && self.before.is_nothing() {
             self.bootstrap(live, lock)?;
         } else {
             if let Some(lock) = lock {
@@ -296,11 +401,7 @@ impl GroupRun<'_, '_> {
             content::link(&mut tree, self.store, link, &format!("usr/{link}"))?;
             tree.ensure_dir(&format!("usr/{link}"), &apt_ostree_model::Meta::root(0o755))?;
         }
-        for (path, mode, text) in SCAFFOLD {
-            if !tree.contains(path) {
-                content::write(&mut tree, self.store, path, mode, text.as_bytes())?;
-            }
-        }
+        add_scaffold(&mut tree, self.store)?;
         live.set(tree);
         let is_base = |p: &&&ImportedPackage| p.name.as_str() == "base-passwd";
         let (base, others): (Vec<&ImportedPackage>, Vec<&ImportedPackage>) =
@@ -328,7 +429,17 @@ impl GroupRun<'_, '_> {
             tree.remove(HOSTS.0);
         }
         let packages = assemble::in_order(self.packages.to_vec());
-        assemble::unpack(&mut tree, self.before, &packages, &diversions)?;
+        let status = content::read_text(&tree, self.store, "var/lib/dpkg/status")?;
+        let installed = match self.before {
+            Before::Packages(_) => Vec::new(),
+            Before::Database => dpkgdb::installed(&status),
+        };
+        let owners = match self.before {
+            Before::Packages(before) => assemble::owners(before),
+            Before::Database => dpkgdb::owners(&tree, self.store, &installed)?,
+        };
+        assemble::unpack(&mut tree, owners, &packages, &diversions)?;
+        dpkgdb::apply_statoverrides(&mut tree, self.store, self.packages)?;
         dpkgdb::add_unpacked(&mut tree, self.store, self.packages)?;
         Ok(tree)
     }
@@ -382,31 +493,29 @@ impl GroupRun<'_, '_> {
                 writable,
             })
             .into();
-        script.env = preinst_env(self.job.plan);
+        script.env = preinst_env(&self.dpkg_version(live.tree())?);
         script.running = Some(state.join("running"));
         live.run(&script, self.reporter)
     }
 
-    fn configure_all(&self, live: &mut LiveRoot<'_>) -> Result<()> {
-        // Not --force-confold: ucf would take it to mean that generated files stay as they are.
-        let argv = ["dpkg", "--force-unsafe-io", "--configure", "-a"];
-        let mut script = Script::new("dpkg", &argv);
-        script.binds = self.hidden_caches(live.tree())?;
-        live.run(&script, self.reporter)
-            .with_context(|| format!("configuring {}", self.describe()))
+    /// The version of dpkg, as far as there is one.
+    fn dpkg_version(&self, tree: &Tree) -> Result<Option<String>> {
+        if self.before.is_database() {
+            let status = content::read_text(tree, self.store, "var/lib/dpkg/status")?;
+            let mut packages = dpkgdb::installed(&status).into_iter();
+            return Ok(packages
+                .find(|p| p.name == "dpkg")
+                .map(|p| p.version.to_string()));
+        }
+        let mut packages = self.job.plan.packages.iter();
+        let dpkg = packages.find(|p| p.name.as_str() == "dpkg");
+        Ok(dpkg.map(|p| p.version.to_string()))
     }
 
-    fn hidden_caches(&self, tree: &Tree) -> Result<Vec<Bind>> {
-        let empty = self.job.workdir.join("empty");
-        std::fs::create_dir_all(&empty).with_context(|| format!("creating '{empty}'"))?;
-        let there = HIDDEN_CACHES.iter().filter(|path| tree.dir(path).is_some());
-        Ok(there
-            .map(|path| Bind {
-                source: empty.clone(),
-                target: format!("/{path}").into(),
-                writable: false,
-            })
-            .collect())
+    fn configure_all(&self, live: &mut LiveRoot<'_>) -> Result<()> {
+        // Not --force-confold: ucf would take it to mean that generated files stay as they are.
+        configure_pending(live, self.job.workdir, &[], self.reporter)
+            .with_context(|| format!("configuring {}", self.describe()))
     }
 
     fn describe(&self) -> String {
@@ -426,6 +535,19 @@ impl GroupRun<'_, '_> {
     }
 }
 
+fn hidden_caches(tree: &Tree, workdir: &Utf8Path) -> Result<Vec<Bind>> {
+    let empty = workdir.join("empty");
+    std::fs::create_dir_all(&empty).with_context(|| format!("creating '{empty}'"))?;
+    let there = HIDDEN_CACHES.iter().filter(|path| tree.dir(path).is_some());
+    Ok(there
+        .map(|path| Bind {
+            source: empty.clone(),
+            target: format!("/{path}").into(),
+            writable: false,
+        })
+        .collect())
+}
+
 fn foreign_arches(plan: &Plan) -> Vec<Arch> {
     let all: std::collections::BTreeSet<&Arch> = plan.packages.iter().map(|p| &p.arch).collect();
     all.into_iter()
@@ -435,7 +557,7 @@ fn foreign_arches(plan: &Plan) -> Vec<Arch> {
 }
 
 /// The variables that dpkg sets for preinsts, besides those that name the package.
-fn preinst_env(plan: &Plan) -> Vec<(&'static str, String)> {
+fn preinst_env(dpkg: &Option<String>) -> Vec<(&'static str, String)> {
     let mut env = vec![
         ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1".to_owned()),
         ("DPKG_MAINTSCRIPT_NAME", "preinst".to_owned()),
@@ -444,8 +566,10 @@ fn preinst_env(plan: &Plan) -> Vec<(&'static str, String)> {
         ("DPKG_ROOT", String::new()),
         ("DPKG_FORCE", "security-mac,downgrade".to_owned()),
     ];
-    let dpkg = plan.packages.iter().find(|p| p.name.as_str() == "dpkg");
-    env.extend(dpkg.map(|p| ("DPKG_RUNNING_VERSION", p.version.to_string())));
+    env.extend(
+        dpkg.iter()
+            .map(|version| ("DPKG_RUNNING_VERSION", version.clone())),
+    );
     env
 }
 

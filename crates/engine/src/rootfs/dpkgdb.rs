@@ -8,8 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use apt_ostree_model::{Arch, ContentWriter, ImportedPackage, Meta, PlannedPackage, Tree};
+use apt_ostree_model::{
+    Arch, ContentReader, ContentWriter, ImportedPackage, Meta, Node, PlannedPackage, Tree, Version,
+    control_field,
+};
 
+use super::assemble::{self, Claim, Owners};
 use crate::content::{self, Content};
 
 /// Where the database is while packages are installed.
@@ -112,6 +116,134 @@ pub fn init(
     Ok(())
 }
 
+/// A package of an existing database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// Its architecture.
+    pub arch: Arch,
+    /// Its stanza of `status`.
+    pub control: String,
+}
+
+impl Installed {
+    /// The stem of its info files.
+    fn info_stem(&self) -> String {
+        match control_field(&self.control, "Multi-Arch").as_deref() {
+            Some("same") => format!("{}:{}", self.name, self.arch),
+            _ => self.name.clone(),
+        }
+    }
+}
+
+/// The packages that the text of a `status` file says are installed.
+pub fn installed(status: &str) -> Vec<Installed> {
+    let stanzas = status.split("\n\n").filter(|s| !s.trim().is_empty());
+    stanzas
+        .filter_map(|stanza| {
+            let field = |name: &str| control_field(stanza, name);
+            if !field("Status")?.ends_with(" installed") {
+                return None;
+            }
+            Some(Installed {
+                name: field("Package")?,
+                version: field("Version")?.parse().ok()?,
+                arch: field("Architecture")?.parse().ok()?,
+                control: stanza.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// The owners of all files of the tree, by its database and where diversions put them.
+///
+/// # Errors
+/// When an object can't be read.
+pub fn owners<'p>(
+    tree: &Tree,
+    content: &dyn ContentReader,
+    packages: &'p [Installed],
+) -> Result<Owners<'p>> {
+    let diversions = content::read_text(tree, content, &admin("diversions"))?;
+    let diversions = parse_diversions(&diversions);
+    let mut owners = Owners::new();
+    for package in packages {
+        let claim = Claim {
+            name: &package.name,
+            version: &package.version,
+            control: &package.control,
+        };
+        let path = admin(&format!("info/{}.list", package.info_stem()));
+        for path in content::read_text(tree, content, &path)?.lines() {
+            let diverted = diversions
+                .iter()
+                .find(|d| d.path == path && d.package != package.name);
+            let path = diverted.map_or(path, |d| d.divert_to.as_str());
+            owners.insert(assemble::merged(path.trim_start_matches('/')), claim);
+        }
+    }
+    Ok(owners)
+}
+
+/// Gives files that `packages` have just put there the owner and mode that a statoverride says.
+///
+/// # Errors
+/// When an object can't be read or written.
+pub fn apply_statoverrides(
+    tree: &mut Tree,
+    content: &dyn Content,
+    packages: &[&ImportedPackage],
+) -> Result<()> {
+    let text = content::read_text(tree, content, &admin("statoverride"))?;
+    for line in text.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        let [user, group, mode, path] = words.as_slice() else {
+            continue;
+        };
+        if !packages
+            .iter()
+            .any(|p| p.list.iter().any(|listed| listed == path))
+        {
+            continue;
+        }
+        let ids = (
+            id_of(tree, content, "etc/passwd", user)?,
+            id_of(tree, content, "etc/group", group)?,
+        );
+        let ((Some(uid), Some(gid)), Ok(mode)) = (ids, u32::from_str_radix(mode, 8)) else {
+            continue;
+        };
+        let path = assemble::merged(path.trim_start_matches('/'));
+        let change = |meta: &Meta| Meta {
+            mode,
+            uid,
+            gid,
+            xattrs: meta.xattrs.clone(),
+        };
+        match tree.get_mut(&path) {
+            Some(Node::File(file)) => *file = content.change_meta(file, &change(&file.meta))?,
+            Some(Node::Dir(dir)) => dir.meta = change(&dir.meta),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The number of an account, which may be given as `#NUMBER`.
+fn id_of(tree: &Tree, content: &dyn ContentReader, path: &str, name: &str) -> Result<Option<u32>> {
+    if let Some(number) = name.strip_prefix('#') {
+        return Ok(number.parse().ok());
+    }
+    let text = content::read_text(tree, content, path)?;
+    let mut lines = text.lines().map(|line| line.split(':'));
+    Ok(lines.find_map(|mut fields| {
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    }))
+}
+
 /// Adds `packages` as unpacked: status stanzas, info files, trigger interests, and activations of
 /// file triggers that configured packages wait for.
 ///
@@ -122,7 +254,8 @@ pub fn add_unpacked(
     content: &dyn Content,
     packages: &[&ImportedPackage],
 ) -> Result<()> {
-    let mut status = content::read_text(tree, content, &admin("status"))?;
+    let status = content::read_text(tree, content, &admin("status"))?;
+    let mut status = without(&status, packages);
     let mut file_triggers = content::read_text(tree, content, &admin("triggers/File"))?;
     let activations = activations(&file_triggers, packages);
     for package in packages {
@@ -166,6 +299,31 @@ pub fn add_unpacked(
         0o644,
         activations.as_bytes(),
     )
+}
+
+/// `status` without what is left of earlier installations of `packages`.
+fn without(status: &str, packages: &[&ImportedPackage]) -> String {
+    let is_of = |stanza: &str| {
+        let field = |name| control_field(stanza, name).unwrap_or_default();
+        let (name, arch) = (field("Package"), field("Architecture"));
+        let same_arch = |p: &ImportedPackage| p.arch.as_str() == arch || !p.is_multi_arch_same();
+        packages
+            .iter()
+            .any(|p| p.name.as_str() == name && same_arch(p))
+    };
+    let names: std::collections::BTreeSet<&str> =
+        packages.iter().map(|p| p.name.as_str()).collect();
+    // Most stanzas need no closer look.
+    let may_be = |stanza: &str| {
+        let first = stanza
+            .lines()
+            .find_map(|line| line.strip_prefix("Package: "));
+        first.is_some_and(|name| names.contains(name.trim()))
+    };
+    status
+        .split_inclusive("\n\n")
+        .filter(|stanza| !(may_be(stanza) && is_of(stanza)))
+        .collect()
 }
 
 fn admin(name: &str) -> String {
@@ -266,7 +424,7 @@ pub fn extended_states(packages: &[PlannedPackage], native: &Arch) -> String {
     })
 }
 
-/// Name and status words of every stanza whose status is not `install ok installed`.
+/// Name and status words of every stanza whose package is neither installed nor removed.
 pub fn not_installed(status: &str) -> Vec<(String, String)> {
     let stanzas = status.split("\n\n").filter(|s| !s.trim().is_empty());
     stanzas
@@ -279,8 +437,8 @@ pub fn not_installed(status: &str) -> Vec<(String, String)> {
                     .trim()
             };
             let state = field("Status:");
-            (state != "install ok installed")
-                .then(|| (field("Package:").to_owned(), state.to_owned()))
+            let fine = state.ends_with(" ok installed") || state.ends_with(" ok config-files");
+            (!fine).then(|| (field("Package:").to_owned(), state.to_owned()))
         })
         .collect()
 }

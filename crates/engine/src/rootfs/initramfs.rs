@@ -10,7 +10,8 @@ use std::io::{BufReader, Read, Write as _};
 
 use anyhow::{Context as _, Result, bail};
 use apt_ostree_model::{
-    ContentWriter as _, ErrorKind, File, Kinded, Meta, Node, Reporter, Sha256Digest, Tree,
+    ContentReader as _, ContentWriter as _, ErrorKind, File, Kinded, Meta, Node, Reporter,
+    Sha256Digest, Tree,
 };
 use apt_ostree_sandbox::Bind;
 use apt_ostree_store::CacheRepo;
@@ -112,6 +113,56 @@ pub fn build(job: &Job<'_>, live: &mut LiveRoot<'_>, reporter: &dyn Reporter) ->
         paths,
         cached: false,
     })
+}
+
+/// True when `after` gives the same initramfs as `before`, another state of the tree.
+///
+/// # Errors
+/// When content can't be read.
+pub fn unchanged(
+    job: &Job<'_>,
+    before: &Tree,
+    after: &Tree,
+    (image, store): (&File, &CacheRepo),
+) -> Result<bool> {
+    if key(job, before, store)? != key(job, after, store)? {
+        return Ok(false);
+    }
+    // What is in it may also be a file that no script names, such as a library.
+    let Some(paths) = image_paths(image, store)? else {
+        return Ok(false);
+    };
+    Ok(paths
+        .iter()
+        .all(|path| checksum_at(before, path) == checksum_at(after, path)))
+}
+
+/// The paths in an image that was made here; `None` for another form.
+fn image_paths(image: &File, store: &CacheRepo) -> Result<Option<Vec<String>>> {
+    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let mut data = Vec::new();
+    store.open(&image.checksum)?.read_to_end(&mut data)?;
+    let start = match data.starts_with(b"07070") {
+        false => 0,
+        // The microcode comes first, padded to four bytes.
+        true => match data.windows(4).position(|window| window == b"TRAI") {
+            Some(trailer) => {
+                let rest = &data[trailer..];
+                let zeros = rest
+                    .iter()
+                    .position(|byte| *byte == 0)
+                    .unwrap_or(rest.len());
+                let next = rest[zeros..].iter().position(|byte| *byte != 0);
+                trailer + zeros + next.unwrap_or(rest.len() - zeros)
+            }
+            None => return Ok(None),
+        },
+    };
+    if !data[start..].starts_with(&ZSTD) {
+        return Ok(None);
+    }
+    let decoder = zstd::stream::read::Decoder::new(&data[start..])?;
+    cpio_paths(&mut BufReader::new(decoder)).map(Some)
 }
 
 fn load(tree: &Tree, store: &CacheRepo, key: &str) -> Result<Option<Initramfs>> {

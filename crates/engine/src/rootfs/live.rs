@@ -34,6 +34,8 @@ pub struct LiveRoot<'a> {
     stale: bool,
     made: usize,
     epoch: i64,
+    /// What to do when a program fails.
+    hint: &'static str,
 }
 
 /// A program to run in the root.
@@ -104,7 +106,15 @@ impl<'a> LiveRoot<'a> {
             stale: false,
             made: 0,
             epoch: 0,
+            hint: "run again with --keep-workdir to look at the tree",
         }
+    }
+
+    /// Gives another advice for the case that a program fails.
+    #[must_use]
+    pub const fn with_hint(mut self, hint: &'static str) -> Self {
+        self.hint = hint;
+        self
     }
 
     /// The tree as it is now.
@@ -163,7 +173,7 @@ impl<'a> LiveRoot<'a> {
             .with_context(|| format!("running '{}'", script.name))?;
         finished
             .require_success(&script.running())
-            .map_err(|e| e.with_hint("run again with --keep-workdir to look at the tree"))?;
+            .map_err(|e| e.with_hint(self.hint))?;
         self.absorb(&upper)
     }
 
