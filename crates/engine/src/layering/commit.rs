@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use apt_ostree_apt::BaseChange;
 use apt_ostree_model::Step;
+use apt_ostree_model::status::{LayerRecord, PackageId};
 use apt_ostree_store::{CommitRequest, MetaValue};
 
 use super::base::OpenBase;
 use super::finish::Finished;
 use super::solve::Chosen;
-use super::{CLIENT_LAYER, LayerJob, Layered, PACKAGES, REMOVED, REPLACED, STATE, TMP_REF};
+use super::{LayerJob, Layered, PACKAGES, REMOVED, REPLACED, STATE, TMP_REF};
 use crate::compose::context::Run;
 use crate::compose::metadata::{PACKAGE_LIST, REPOS, parted, repos};
 use crate::content;
@@ -60,7 +61,10 @@ fn metadata(
         .iter()
         .map(|p| parted(&p.name, &p.version, p.arch.as_str()));
     let mut metadata = BTreeMap::from([
-        (CLIENT_LAYER.to_owned(), MetaValue::Bool(true)),
+        (
+            LayerRecord::KEY.to_owned(),
+            MetaValue::String(serde_json::to_string(&record(base, chosen, layered))?),
+        ),
         (
             PACKAGES.to_owned(),
             MetaValue::Strings(chosen.active.clone()),
@@ -84,6 +88,40 @@ fn metadata(
         metadata.insert("ostree.linux".to_owned(), MetaValue::String(kernel.clone()));
     }
     Ok(metadata)
+}
+
+/// What `status` shows.
+fn record(base: &OpenBase, chosen: &Chosen, layered: &Layered) -> LayerRecord {
+    let mut record = LayerRecord {
+        packages: chosen.active.clone(),
+        inputs: layered.state.clone(),
+        ..LayerRecord::default()
+    };
+    let old = |change: &BaseChange| {
+        let name = change.name.split(':').next().unwrap_or_default();
+        let of_base =
+            |p: &&dpkgdb::Installed| p.name == name && p.version.as_str() == change.version;
+        let package = base.installed.iter().find(of_base)?;
+        let name = package.name.parse().ok()?;
+        Some(PackageId::new(&name, &package.version, &package.arch))
+    };
+    record.base_removals = layered.removed.iter().filter_map(old).collect();
+    for change in &layered.replaced {
+        let name = change.name.split(':').next().unwrap_or_default();
+        let mut planned = layered.plan.packages.iter();
+        let new = planned.find(|p| p.name.as_str() == name);
+        let (Some(old), Some(new)) = (old(change), new) else {
+            continue;
+        };
+        let pair = (PackageId::new(&new.name, &new.version, &new.arch), old);
+        if chosen.local.contains(&new.sha256) {
+            record.base_local_replacements.push(pair);
+        } else {
+            let source = record.base_remote_replacements.entry(new.repo.clone());
+            source.or_default().push(pair);
+        }
+    }
+    record
 }
 
 fn changes(changes: &[BaseChange]) -> MetaValue {

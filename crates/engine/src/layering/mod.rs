@@ -24,8 +24,6 @@ use crate::compose::context::Run;
 use base::Base;
 use solve::Chosen;
 
-/// Key of the truth value that marks a commit made here.
-pub const CLIENT_LAYER: &str = "aptostree.clientlayer";
 /// Key of the requests that were not satisfied by the base, sorted (`as`).
 pub const PACKAGES: &str = "aptostree.packages";
 /// Key of the base packages that are not there, as `NAME VERSION` (`as`).

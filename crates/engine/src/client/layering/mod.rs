@@ -1,5 +1,6 @@
 //! Layers: packages, overrides and an initramfs of the system's own, on a base commit.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -8,6 +9,9 @@ use apt_ostree_model::origin::{LocalRequest, Origin};
 use apt_ostree_model::{ErrorKind, Kinded, Reporter};
 use apt_ostree_sysroot::{LockedSysroot, Sysroot};
 use camino::Utf8PathBuf;
+
+use super::db::difference;
+use crate::layering::{InitramfsState, LayerJob, LocalDeb};
 
 /// A `.deb` that a request names. The file may be gone later; its content must be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,13 +72,120 @@ pub struct Layered {
 ///
 /// # Errors
 /// When the requests can't be met; the repository holds at most unused objects then.
-pub fn layer(_request: &LayerRequest<'_>, _reporter: &dyn Reporter) -> Result<Layered> {
-    Err(Kinded::new(
-        ErrorKind::Failed,
-        "packages and an initramfs of the system's own can't be layered yet",
-    )
-    .with_hint("drop the requests: apt-ostree reset")
-    .into())
+pub fn layer(request: &LayerRequest<'_>, reporter: &dyn Reporter) -> Result<Layered> {
+    let LayerRequest { origin, .. } = request;
+    let repo = request.sysroot.repo_path();
+    let previous = request.sysroot.commit(request.previous)?;
+    let etc = etc(request)?;
+    let (packages, remove) = (texts(&origin.packages), texts(&origin.override_remove));
+    let added = origin
+        .local_packages
+        .iter()
+        .chain(&origin.local_packages_replacing_files);
+    let local = debs(added, request.local)?;
+    let replace_local = debs(origin.override_replace_local.iter(), request.local)?;
+    let initramfs = InitramfsState {
+        regenerate: origin.initramfs.regenerate,
+        args: origin.initramfs.args.clone(),
+    };
+    let job = LayerJob {
+        repo: &repo,
+        base: request.base,
+        etc: etc.as_deref(),
+        packages: &packages,
+        local: &local,
+        remove: &remove,
+        replace: &replacements(origin)?,
+        replace_local: &replace_local,
+        initramfs: &initramfs,
+        recommends: None,
+        current_state: previous.layers.as_ref().map(|layers| &*layers.inputs),
+        cache_only: request.options.cache_only,
+        download_only: request.options.download_only,
+        dry_run: request.options.dry_run,
+    };
+    let done = crate::layering::layer(&job, reporter)?;
+    if !request.options.allow_inactive {
+        let merge = request.sysroot.merge_deployment(request.stateroot)?;
+        let old = merge.origin()?.packages;
+        let new = done.inactive.iter().filter(|name| !old.contains(*name));
+        require_active(&new.cloned().collect::<Vec<_>>())?;
+    }
+    let commit = match done.unchanged {
+        true => Some(request.previous.to_owned()),
+        false => done.commit,
+    };
+    // Against what boots next, as far as there is a commit to compare.
+    let pkgdiff = match &commit {
+        Some(commit) => difference(&previous, &request.sysroot.commit(commit)?),
+        None => done.pkgdiff,
+    };
+    Ok(Layered {
+        commit,
+        pkgdiff,
+        downloaded: done.downloaded,
+    })
+}
+
+fn texts(set: &BTreeSet<String>) -> Vec<String> {
+    set.iter().cloned().collect()
+}
+
+/// `/etc` of the deployment whose configuration goes on.
+fn etc(request: &LayerRequest<'_>) -> Result<Option<Utf8PathBuf>> {
+    let deployment = request.sysroot.merge_deployment(request.stateroot)?;
+    let path = request.sysroot.path().join(format!(
+        "ostree/deploy/{}/deploy/{}.{}/etc",
+        deployment.stateroot(),
+        deployment.commit(),
+        deployment.serial()
+    ));
+    // One that is staged has none yet.
+    Ok(path.is_dir().then_some(path))
+}
+
+/// Files by their digest: new ones where they are, others from where they were kept.
+fn debs<'l>(
+    wanted: impl Iterator<Item = &'l LocalRequest>,
+    files: &[LocalFile],
+) -> Result<Vec<LocalDeb>> {
+    let deb = |wanted: &LocalRequest| {
+        let file = files.iter().find(|f| f.request.sha256 == wanted.sha256);
+        let path = file.map(|f| Utf8PathBuf::try_from(f.path.clone()));
+        Ok(LocalDeb {
+            path: path
+                .transpose()
+                .context("the path of a package is not UTF-8")?,
+            sha256: Some(wanted.sha256),
+        })
+    };
+    wanted.map(deb).collect()
+}
+
+/// Requests for base packages from another source.
+fn replacements(origin: &Origin) -> Result<Vec<String>> {
+    let mut requests = Vec::new();
+    for (source, names) in &origin.override_replace {
+        let Some(suite) = source.strip_prefix("suite=") else {
+            let message = format!("base packages can't be replaced from '{source}'");
+            return Err(Kinded::new(ErrorKind::Usage, message)
+                .with_hint("name a suite: --from suite=NAME")
+                .into());
+        };
+        requests.extend(names.iter().map(|name| format!("{name}/{suite}")));
+    }
+    Ok(requests)
+}
+
+fn require_active(inactive: &[String]) -> Result<()> {
+    if inactive.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = inactive.iter().map(|name| format!("'{name}'")).collect();
+    let message = format!("the base has {} already", names.join(", "));
+    Err(Kinded::new(ErrorKind::Unsatisfiable, message)
+        .with_hint("nothing needs to be installed; --allow-inactive keeps the request")
+        .into())
 }
 
 /// Removes downloaded indices and packages; returns the bytes that were freed.
