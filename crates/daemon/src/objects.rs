@@ -1,0 +1,10 @@
+//! The objects of the sysroot and of stateroots.
+
+mod os;
+mod query;
+mod sysroot;
+mod update;
+mod verbs;
+
+pub(crate) use os::Os;
+pub(crate) use sysroot::Sysroot;
