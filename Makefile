@@ -2,6 +2,12 @@
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
+# Programs that others start: the worker and the daemon.
+LIBEXECDIR ?= $(PREFIX)/libexec/apt-ostree
+# Bus, polkit and systemd look for their files below /usr only.
+SYSTEM_DATADIR ?= /usr/share
+UNITDIR ?= /usr/lib/systemd/system
+SYSCONFDIR ?= /etc
 DESTDIR ?=
 # What `make image` composes, and where to.
 TREEFILE ?= examples/minimal.yaml
@@ -14,6 +20,9 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET_DIR)/release
 DIST := $(TARGET_DIR)/dist
 XTASK := $(CARGO) run --quiet --package xtask --
+
+# Puts the directories of the programs into units and activation files.
+FILL_PATHS := sed -e 's,@bindir@,$(PREFIX)/bin,g' -e 's,@libexecdir@,$(LIBEXECDIR),g'
 
 # The revision that `apt-ostree --version` shows.
 export APTOSTREE_GIT := $(shell git describe --always --dirty --abbrev=40 --match= 2>/dev/null)
@@ -33,7 +42,8 @@ image: deps-image build ## Compose an example image into output/ and tell how to
 build: deps-build programs ## Build the programs
 
 programs:
-	$(CARGO) build --release --package apt-ostree --package apt-ostree-worker
+	$(CARGO) build --release --package apt-ostree --package apt-ostree-worker \
+		--package apt-ostreed
 
 test: deps-all ## Run all tests
 	scripts/test.sh $(TEST_FLAGS)
@@ -72,8 +82,8 @@ deb: deps-build deps-test ## Build Debian packages for RELEASES into target/deb
 
 install-files:
 	install -D -m 755 $(RELEASE)/apt-ostree $(DESTDIR)$(PREFIX)/bin/apt-ostree
-	install -D -m 755 $(RELEASE)/apt-ostree-worker \
-		$(DESTDIR)$(PREFIX)/libexec/apt-ostree/apt-ostree-worker
+	install -D -m 755 $(RELEASE)/apt-ostree-worker $(DESTDIR)$(LIBEXECDIR)/apt-ostree-worker
+	install -D -m 755 $(RELEASE)/apt-ostreed $(DESTDIR)$(LIBEXECDIR)/apt-ostreed
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 $(DIST)/man/man1/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -D -m 644 $(DIST)/completions/bash/apt-ostree \
@@ -84,6 +94,22 @@ install-files:
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/apt-ostree.fish
 	install -D -m 644 data/treefile.schema.json \
 		$(DESTDIR)$(PREFIX)/share/apt-ostree/treefile.schema.json
+	install -D -m 644 data/dbus/org.aptostree1.xml \
+		$(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/interfaces/org.aptostree1.xml
+	install -D -m 644 data/dbus/org.aptostree1.conf \
+		$(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/system.d/org.aptostree1.conf
+	install -D -m 644 data/polkit/org.aptostree1.policy \
+		$(DESTDIR)$(SYSTEM_DATADIR)/polkit-1/actions/org.aptostree1.policy
+	install -D -m 644 data/apt-ostreed.conf $(DESTDIR)$(SYSCONFDIR)/apt-ostreed.conf
+	install -D -m 644 data/systemd/apt-ostreed-automatic.timer \
+		$(DESTDIR)$(UNITDIR)/apt-ostreed-automatic.timer
+	install -d $(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/system-services
+	$(FILL_PATHS) data/dbus/org.aptostree1.service.in \
+		>$(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/system-services/org.aptostree1.service
+	for unit in apt-ostreed apt-ostreed-automatic apt-ostree-bootstatus; do \
+		$(FILL_PATHS) data/systemd/$$unit.service.in \
+			>$(DESTDIR)$(UNITDIR)/$$unit.service || exit 1; \
+	done
 
 clean: ## Remove what was built and composed here
 	$(CARGO) clean

@@ -74,7 +74,8 @@ fn quoted(paths: &[PathBuf]) -> String {
 pub enum Mounts {
     /// Those of the process that starts it.
     Shared,
-    /// Its own: what it mounts or makes writable is so for itself alone.
+    /// Its own: what it mounts or makes writable is so for itself alone. Such a worker also ends
+    /// with the process that started it, from its first moment on.
     Own,
 }
 
@@ -83,8 +84,10 @@ pub fn command(program: &Path, mounts: Mounts) -> Command {
     let mut command = match mounts {
         Mounts::Shared => Command::new(program),
         Mounts::Own => {
-            let mut command = Command::new("/usr/bin/unshare");
-            command.args(["--mount", "--propagation", "slave", "--"]);
+            // Both replace themselves by the next program, so it is still one process.
+            let mut command = Command::new("/usr/bin/setpriv");
+            command.args(["--pdeathsig", "TERM", "--"]);
+            command.args(["/usr/bin/unshare", "--mount", "--propagation", "slave", "--"]);
             command.arg(program);
             command
         }

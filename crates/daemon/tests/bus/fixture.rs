@@ -1,0 +1,289 @@
+//! A system bus and a polkit of their own, a sysroot with one small deployment, and the daemon.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use apt_ostree_ipc::proxy::{OsProxy, SysrootProxy};
+use apt_ostree_testkit::{binary, success};
+use tempfile::TempDir;
+use zbus::Connection;
+
+/// A user without rights or a session.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// Another one.
+pub(crate) const OTHER: u32 = 65533;
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
+
+/// Everything ends with it.
+pub(crate) struct Fixture {
+    dir: TempDir,
+    processes: Vec<Child>,
+    daemon: Option<Child>,
+}
+
+/// What differs between fixtures.
+#[derive(Default)]
+pub(crate) struct Options {
+    /// No polkit runs.
+    pub(crate) without_polkit: bool,
+    /// JavaScript rules of polkit.
+    pub(crate) rules: &'static str,
+    /// Content of the configuration.
+    pub(crate) config: &'static str,
+}
+
+impl Fixture {
+    pub(crate) fn new(options: &Options) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("apt-ostreed.").tempdir()?;
+        // Other users connect to the bus in it.
+        success(Command::new("chmod").arg("755").arg(dir.path()))?;
+        let mut fixture = Self {
+            dir,
+            processes: Vec::new(),
+            daemon: None,
+        };
+        fixture.make_sysroot()?;
+        fixture.start_bus()?;
+        if !options.without_polkit {
+            fixture.start_polkit(options.rules)?;
+        }
+        std::fs::write(fixture.path("apt-ostreed.conf"), options.config)?;
+        fixture.write_worker()?;
+        fixture.start_daemon()?;
+        Ok(fixture)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn address(&self) -> String {
+        format!("unix:path={}", self.path("bus").display())
+    }
+
+    /// A commit with what libostree wants of a tree, deployed once.
+    fn make_sysroot(&self) -> Result<()> {
+        let tree = self.path("tree");
+        let modules = tree.join("usr/lib/modules/6.1.0");
+        std::fs::create_dir_all(&modules)?;
+        std::fs::create_dir_all(tree.join("usr/etc"))?;
+        std::fs::write(tree.join("usr/lib/os-release"), "ID=test\nNAME=Test\n")?;
+        std::fs::write(modules.join("vmlinuz"), "kernel")?;
+        std::fs::write(modules.join("initramfs.img"), "initramfs")?;
+        let sysroot = self.path("sysroot");
+        std::fs::create_dir(&sysroot)?;
+        let option = format!("--sysroot={}", sysroot.display());
+        let repo = format!("--repo={}", sysroot.join("ostree/repo").display());
+        let admin = |args: &[&str]| success(Command::new("ostree").arg("admin").args(args));
+        success(
+            Command::new("ostree")
+                .args(["admin", "init-fs", "--modern"])
+                .arg(&sysroot),
+        )?;
+        admin(&["os-init", &option, "test-os"])?;
+        success(
+            Command::new("ostree")
+                .args([&repo, "commit", "--branch=test", "--owner-uid=0", "--owner-gid=0"])
+                .arg("--add-metadata-string=version=1.0")
+                .arg(format!("--tree=dir={}", tree.display())),
+        )?;
+        admin(&["deploy", &option, "--os=test-os", "--karg=quiet", "test"])?;
+        Ok(())
+    }
+
+    fn start_bus(&mut self) -> Result<()> {
+        let config = format!(
+            "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN\"\n \
+             \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n<busconfig>\
+             <type>system</type><listen>{}</listen><auth>EXTERNAL</auth>\
+             <policy context=\"default\"><allow user=\"*\"/><deny own=\"*\"/>\
+             <deny send_type=\"method_call\"/><allow send_type=\"signal\"/>\
+             <allow send_requested_reply=\"true\" send_type=\"method_return\"/>\
+             <allow send_requested_reply=\"true\" send_type=\"error\"/>\
+             <allow receive_type=\"method_call\"/><allow receive_type=\"method_return\"/>\
+             <allow receive_type=\"error\"/><allow receive_type=\"signal\"/>\
+             <allow send_destination=\"org.freedesktop.DBus\"/></policy>\
+             <includedir>/usr/share/dbus-1/system.d</includedir>\
+             <include>{DATA}/dbus/org.aptostree1.conf</include></busconfig>",
+            self.address()
+        );
+        let path = self.path("bus.conf");
+        std::fs::write(&path, config)?;
+        let mut command = Command::new("dbus-daemon");
+        command
+            .arg("--nofork")
+            .arg("--nopidfile")
+            .arg(format!("--config-file={}", path.display()));
+        self.processes.push(quiet(&mut command)?);
+        wait_for("the bus", || self.path("bus").exists())
+    }
+
+    /// Polkit reads its actions and rules at fixed places, so it runs where those are ours.
+    fn start_polkit(&mut self, rules: &str) -> Result<()> {
+        let actions = self.path("actions");
+        std::fs::create_dir(&actions)?;
+        std::fs::copy(
+            format!("{DATA}/polkit/org.aptostree1.policy"),
+            actions.join("org.aptostree1.policy"),
+        )?;
+        let rules_dir = self.path("rules");
+        std::fs::create_dir(&rules_dir)?;
+        std::fs::write(rules_dir.join("50-test.rules"), rules)?;
+        let script = "mount --bind \"$1\" /usr/share/polkit-1/actions && \
+                      mount --bind \"$2\" /etc/polkit-1/rules.d && \
+                      mount --bind \"$2\" /usr/share/polkit-1/rules.d && \
+                      exec /usr/lib/polkit-1/polkitd --no-debug";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--", "sh", "-ec", script, "sh"])
+            .arg(&actions)
+            .arg(&rules_dir)
+            .env("DBUS_SYSTEM_BUS_ADDRESS", self.address());
+        self.processes.push(quiet(&mut command)?);
+        wait_for("polkit", || self.has_name("org.freedesktop.PolicyKit1"))
+    }
+
+    fn has_name(&self, name: &str) -> bool {
+        let output = Command::new("busctl")
+            .arg(format!("--address={}", self.address()))
+            .args(["call", "org.freedesktop.DBus", "/org/freedesktop/DBus"])
+            .args(["org.freedesktop.DBus", "NameHasOwner", "s", name])
+            .output();
+        output.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("true"))
+    }
+
+    /// The real worker, which waits while there is a file `hold` when it changes something.
+    fn write_worker(&self) -> Result<()> {
+        let script = format!(
+            "#!/bin/sh\nrequest=$(cat)\ncase $request in\n*'\"verb\":\"status\"'*) ;;\n\
+             *) echo $$ >'{0}/worker.pid'; while [ -e '{0}/hold' ]; do sleep 0.05; done ;;\nesac\n\
+             printf '%s' \"$request\" | '{1}'\n",
+            self.dir.path().display(),
+            binary("apt-ostree-worker")?
+        );
+        let path = self.path("worker");
+        std::fs::write(&path, script)?;
+        success(Command::new("chmod").arg("755").arg(&path))?;
+        Ok(())
+    }
+
+    pub(crate) fn start_daemon(&mut self) -> Result<()> {
+        let mut command = Command::new(binary("apt-ostreed")?);
+        command
+            .arg("--sysroot")
+            .arg(self.path("sysroot"))
+            .arg("--config")
+            .arg(self.path("apt-ostreed.conf"))
+            .args(["--cancel-grace", "2"])
+            .env("DBUS_SYSTEM_BUS_ADDRESS", self.address())
+            .env("APTOSTREE_WORKER", self.path("worker"));
+        self.daemon = Some(quiet(&mut command)?);
+        wait_for("the daemon", || self.has_name("org.aptostree1"))
+    }
+
+    pub(crate) fn daemon(&mut self) -> &mut Child {
+        self.daemon.as_mut().unwrap()
+    }
+
+    /// Makes changes wait.
+    pub(crate) fn hold(&self) {
+        std::fs::write(self.path("hold"), "").unwrap();
+    }
+
+    /// Lets changes go on.
+    pub(crate) fn go_on(&self) {
+        std::fs::remove_file(self.path("hold")).unwrap();
+    }
+
+    /// The id of a worker that holds.
+    pub(crate) fn held_worker(&self) -> Result<i32> {
+        let path = self.path("worker.pid");
+        let read = || std::fs::read_to_string(&path).ok()?.trim().parse().ok();
+        wait_for("the worker", || read().is_some())?;
+        read().context("no worker")
+    }
+
+    /// Runs `work` with a connection of the user `uid`, on a thread that is that user.
+    pub(crate) fn as_user<T: Send, F: Future<Output = Result<T>>>(
+        &self,
+        uid: u32,
+        work: impl FnOnce(Connection) -> F + Send,
+    ) -> Result<T> {
+        let address = self.address();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                if uid != 0 {
+                    let id = rustix::process::Uid::from_raw(uid);
+                    rustix::thread::set_thread_res_uid(id, id, id)?;
+                }
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?
+                    .block_on(async {
+                        let connection = zbus::connection::Builder::address(address.as_str())?
+                            .method_timeout(Duration::from_secs(60))
+                            .build()
+                            .await?;
+                        work(connection).await
+                    })
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    /// The kernel arguments of the deployment that boots next.
+    pub(crate) fn boots_with(&self, argument: &str) -> bool {
+        let entries = self.path("sysroot/boot/loader/entries");
+        std::fs::read_dir(entries)
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+            .any(|text| text.split_whitespace().any(|word| word == argument))
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        for mut child in self.daemon.take().into_iter().chain(self.processes.drain(..).rev()) {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+fn quiet(command: &mut Command) -> Result<Child> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("starting {command:?}"))
+}
+
+/// Waits at most half a minute.
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        ensure!(Instant::now() < end, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+pub(crate) async fn sysroot(connection: &Connection) -> Result<SysrootProxy<'static>> {
+    Ok(SysrootProxy::new(connection).await?)
+}
+
+/// The only stateroot.
+pub(crate) async fn os(connection: &Connection) -> Result<OsProxy<'static>> {
+    let path = sysroot(connection).await?.get_os("test-os").await?;
+    Ok(OsProxy::builder(connection).path(path)?.build().await?)
+}
+
+/// The data directory.
+pub(crate) fn data() -> &'static Path {
+    Path::new(DATA)
+}

@@ -1,0 +1,9 @@
+//! The daemon on a real bus, with a real polkit and real deployments.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod fixture;
+mod interface;
+mod life;
+mod rights;
+mod transactions;
