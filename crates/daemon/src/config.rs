@@ -82,7 +82,9 @@ fn parse(text: &str) -> Result<Config, (usize, String)> {
         }
         let shown = apt_ostree_fsx::escape_cut(line, 80);
         let Some((key, value)) = line.split_once('=') else {
-            return Err(at(format!("'{shown}' is neither '[Daemon]' nor 'KEY=VALUE'")));
+            return Err(at(format!(
+                "'{shown}' is neither '[Daemon]' nor 'KEY=VALUE'"
+            )));
         };
         if !in_group {
             return Err(at(format!("'{shown}' is outside of '[Daemon]'")));

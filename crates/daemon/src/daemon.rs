@@ -109,12 +109,7 @@ impl Daemon {
             }
             Err(error) => {
                 loaded.error = format!("{error}; the configuration from before applies");
-                journal::log(
-                    Level::Warning,
-                    journal::CONFIG_BROKEN,
-                    &loaded.error,
-                    &[],
-                );
+                journal::log(Level::Warning, journal::CONFIG_BROKEN, &loaded.error, &[]);
                 Err(Error::Failed(loaded.error.clone()))
             }
         }

@@ -122,7 +122,7 @@ async fn leave(daemon: &Arc<Daemon>) -> anyhow::Result<bool> {
 async fn end(daemon: &Arc<Daemon>) -> anyhow::Result<()> {
     notify(&[NotifyState::Stopping]);
     daemon.transactions.close("the daemon is ending").await;
-    daemon.connection.release_name(BUS_NAME).await?;
+    // Clients take signals from the owner of the name alone, so it goes last.
     if let Some(active) = daemon.transactions.active().await {
         active.cancel();
         while daemon.transactions.active().await.is_some() {
@@ -131,6 +131,7 @@ async fn end(daemon: &Arc<Daemon>) -> anyhow::Result<()> {
         // The last signals are on their way.
         sleep(LAST_CALLS).await;
     }
+    daemon.connection.release_name(BUS_NAME).await?;
     Ok(())
 }
 

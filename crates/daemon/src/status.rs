@@ -129,10 +129,7 @@ impl StatusCache {
             Err(failure) => Err(failure),
         };
         let snapshot = Arc::new(Snapshot { status, stamp, at });
-        *self
-            .current
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&snapshot));
         snapshot
     }
 }

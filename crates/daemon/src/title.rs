@@ -39,7 +39,12 @@ pub(crate) fn title_of(request: &UpdateRequest) -> String {
         (request.reset_initramfs, "reset initramfs"),
         (request.apply_live, "apply live"),
     ];
-    parts.extend(flags.iter().filter(|(set, _)| *set).map(|(_, t)| (*t).to_owned()));
+    parts.extend(
+        flags
+            .iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, t)| (*t).to_owned()),
+    );
     if parts.is_empty() {
         parts.push("deploy again".to_owned());
     }

@@ -239,9 +239,18 @@ mod tests {
                 Box::new(|r| r.force_replace_files = true),
                 vec![Action::InstallLocalPackages, Action::Override],
             ),
-            (Box::new(move |r| r.override_remove = list()), vec![Action::Override]),
-            (Box::new(move |r| r.override_reset = list()), vec![Action::Override]),
-            (Box::new(|r| r.override_reset_all = true), vec![Action::Override]),
+            (
+                Box::new(move |r| r.override_remove = list()),
+                vec![Action::Override],
+            ),
+            (
+                Box::new(move |r| r.override_reset = list()),
+                vec![Action::Override],
+            ),
+            (
+                Box::new(|r| r.override_reset_all = true),
+                vec![Action::Override],
+            ),
             (
                 Box::new(|r| {
                     r.override_replace = vec![ReplaceFrom {
@@ -252,13 +261,19 @@ mod tests {
                 }),
                 vec![Action::Override],
             ),
-            (Box::new(|r| r.reset_initramfs = true), vec![Action::Bootconfig]),
+            (
+                Box::new(|r| r.reset_initramfs = true),
+                vec![Action::Bootconfig],
+            ),
             (Box::new(|r| r.apply_live = true), vec![Action::ApplyLive]),
             (
                 Box::new(|r| r.custom_origin = Some((String::new(), String::new()))),
                 vec![Action::Rebase],
             ),
-            (Box::new(|r| r.skip_branch_check = true), vec![Action::Deploy]),
+            (
+                Box::new(|r| r.skip_branch_check = true),
+                vec![Action::Deploy],
+            ),
             (
                 Box::new(|r| r.options.reboot = true),
                 vec![Action::Override, Action::Reboot],

@@ -249,7 +249,10 @@ mod tests {
             text_of(given.list("packages")),
             "option 'packages' is not of type 'as'"
         );
-        assert_eq!(text_of(given.fds("fds")), "option 'fds' is not of type 'ah'");
+        assert_eq!(
+            text_of(given.fds("fds")),
+            "option 'fds' is not of type 'ah'"
+        );
     }
 
     #[test]

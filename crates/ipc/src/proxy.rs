@@ -2,7 +2,10 @@
 //! it through the daemon's introspection.
 
 // What the macro makes has no documentation of its own.
-#![allow(missing_docs, reason = "members are documented in data/dbus/org.aptostree1.xml")]
+#![allow(
+    missing_docs,
+    reason = "members are documented in data/dbus/org.aptostree1.xml"
+)]
 
 use std::collections::HashMap;
 
@@ -61,12 +64,7 @@ pub trait Os {
     #[zbus(allow_interactive_auth)]
     fn clear_rollback_target(&self, options: Sent<'_>) -> zbus::Result<String>;
     #[zbus(allow_interactive_auth)]
-    fn rebase(
-        &self,
-        options: Sent<'_>,
-        refspec: &str,
-        packages: &[&str],
-    ) -> zbus::Result<String>;
+    fn rebase(&self, options: Sent<'_>, refspec: &str, packages: &[&str]) -> zbus::Result<String>;
     #[zbus(allow_interactive_auth)]
     fn pkg_change(
         &self,

@@ -1,6 +1,8 @@
 //! `UpdateDeployment` and its older kin, as one typed request.
 
-use apt_ostree_model::client::{BaseChange, ReplaceFrom, Target, TransactionOptions, UpdateRequest};
+use apt_ostree_model::client::{
+    BaseChange, ReplaceFrom, Target, TransactionOptions, UpdateRequest,
+};
 use zbus::zvariant::{OwnedFd, Value};
 
 use crate::error::{Result, invalid};

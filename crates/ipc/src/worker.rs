@@ -87,7 +87,13 @@ pub fn command(program: &Path, mounts: Mounts) -> Command {
             // Both replace themselves by the next program, so it is still one process.
             let mut command = Command::new("/usr/bin/setpriv");
             command.args(["--pdeathsig", "TERM", "--"]);
-            command.args(["/usr/bin/unshare", "--mount", "--propagation", "slave", "--"]);
+            command.args([
+                "/usr/bin/unshare",
+                "--mount",
+                "--propagation",
+                "slave",
+                "--",
+            ]);
             command.arg(program);
             command
         }
@@ -156,10 +162,7 @@ impl Answer {
     pub fn conclude(self, status: ExitStatus, cancelled: bool) -> Result<Outcome, Failure> {
         match self.end {
             Some(end) => end,
-            None if cancelled => Err(into_failure(Kinded::new(
-                ErrorKind::Cancelled,
-                "cancelled",
-            ))),
+            None if cancelled => Err(into_failure(Kinded::new(ErrorKind::Cancelled, "cancelled"))),
             None => Err(failed(death_text(status, &self.log))),
         }
     }

@@ -104,11 +104,7 @@ impl Os {
     }
 
     #[zbus(out_args("transaction_address"))]
-    async fn upgrade(
-        &self,
-        options: Dict,
-        #[zbus(header)] header: Header<'_>,
-    ) -> Result<String> {
+    async fn upgrade(&self, options: Dict, #[zbus(header)] header: Header<'_>) -> Result<String> {
         update::run(self, "Upgrade", Dict::new(), options, &header).await
     }
 
@@ -123,19 +119,12 @@ impl Os {
     }
 
     #[zbus(out_args("transaction_address"))]
-    async fn download_update_rpm_diff(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-    ) -> Result<String> {
+    async fn download_update_rpm_diff(&self, #[zbus(header)] header: Header<'_>) -> Result<String> {
         update::download(self, "DownloadUpdateRpmDiff", Dict::new(), &header).await
     }
 
     #[zbus(out_args("transaction_address"))]
-    async fn rollback(
-        &self,
-        options: Dict,
-        #[zbus(header)] header: Header<'_>,
-    ) -> Result<String> {
+    async fn rollback(&self, options: Dict, #[zbus(header)] header: Header<'_>) -> Result<String> {
         verbs::rollback(self, options, &header).await
     }
 
@@ -282,7 +271,10 @@ impl Os {
     #[zbus(property)]
     async fn cached_update(&self) -> Properties {
         let snapshot = self.daemon.snapshot().await;
-        let cached = snapshot.status().ok().and_then(|s| s.cached_update.as_ref());
+        let cached = snapshot
+            .status()
+            .ok()
+            .and_then(|s| s.cached_update.as_ref());
         cached
             .filter(|update| update.osname == self.name)
             .map(properties)

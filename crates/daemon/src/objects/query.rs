@@ -20,7 +20,11 @@ pub(super) type Change = (String, u32, HashMap<String, OwnedValue>);
 pub(super) async fn deployments(os: &Os) -> Result<Vec<Deployment>> {
     let snapshot = os.daemon.snapshot().await;
     let all = &snapshot.status()?.deployments;
-    Ok(all.iter().filter(|d| d.osname == os.name).cloned().collect())
+    Ok(all
+        .iter()
+        .filter(|d| d.osname == os.name)
+        .cloned()
+        .collect())
 }
 
 /// Between two deployments; empty names mean the booted and the pending one.
@@ -146,7 +150,10 @@ fn change(diff: &PackageDiff) -> Result<Change> {
 }
 
 fn is_older(new: &str, old: &str) -> bool {
-    match (new.parse::<debversion::Version>(), old.parse::<debversion::Version>()) {
+    match (
+        new.parse::<debversion::Version>(),
+        old.parse::<debversion::Version>(),
+    ) {
         (Ok(new), Ok(old)) => new < old,
         _ => false,
     }

@@ -148,7 +148,12 @@ pub(super) async fn finalize(os: &Os, options: Dict, header: &Header<'_>) -> Res
     }
     let actions = with(Action::FinalizeDeployment, &options);
     let request = Request::Finalize(request);
-    let order = order("FinalizeDeployment", "finalize-deployment", &options, request);
+    let order = order(
+        "FinalizeDeployment",
+        "finalize-deployment",
+        &options,
+        request,
+    );
     order_for(os, caller, actions, order).await
 }
 

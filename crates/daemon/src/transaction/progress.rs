@@ -58,9 +58,8 @@ mod tests {
     #[test]
     fn a_step_becomes_a_task_with_a_bar() {
         let mut progress = Progress::default();
-        let mut signals = |event: Event| {
-            progress.signals(&serde_json::to_string(&Reply::Event(event)).unwrap())
-        };
+        let mut signals =
+            |event: Event| progress.signals(&serde_json::to_string(&Reply::Event(event)).unwrap());
         let step = Step::Acquire;
         let title = || "Downloading packages".to_owned();
         assert_eq!(

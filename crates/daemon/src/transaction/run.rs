@@ -79,7 +79,12 @@ async fn wait_for_start(daemon: &Daemon, transaction: &Transaction) -> Result<()
 }
 
 async fn run(daemon: &Arc<Daemon>, transaction: &Arc<Transaction>) -> Result<Outcome, Failure> {
-    log(transaction, Level::Info, journal::TRANSACTION_STARTED, "started");
+    log(
+        transaction,
+        Level::Info,
+        journal::TRANSACTION_STARTED,
+        "started",
+    );
     let files = std::mem::take(
         &mut *transaction
             .files
@@ -180,10 +185,7 @@ fn end_of(result: &Result<Outcome, Failure>) -> End {
 }
 
 const fn is_deployed(result: &Result<Outcome, Failure>) -> bool {
-    matches!(
-        result,
-        Ok(Outcome::Client(ClientOutcome::Deployed(_)))
-    )
+    matches!(result, Ok(Outcome::Client(ClientOutcome::Deployed(_))))
 }
 
 /// Asks systemd for the reboot, which respects inhibitors.

@@ -1,6 +1,5 @@
 //! A system bus and a polkit of their own, a sysroot with one small deployment, and the daemon.
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,8 +13,8 @@ use zbus::Connection;
 /// A user without rights or a session.
 pub(crate) const NOBODY: u32 = 65534;
 
-/// Another one.
-pub(crate) const OTHER: u32 = 65533;
+/// Another one; the bus takes only those that have a name.
+pub(crate) const OTHER: u32 = 1;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
 
@@ -88,7 +87,13 @@ impl Fixture {
         admin(&["os-init", &option, "test-os"])?;
         success(
             Command::new("ostree")
-                .args([&repo, "commit", "--branch=test", "--owner-uid=0", "--owner-gid=0"])
+                .args([
+                    &repo,
+                    "commit",
+                    "--branch=test",
+                    "--owner-uid=0",
+                    "--owner-gid=0",
+                ])
                 .arg("--add-metadata-string=version=1.0")
                 .arg(format!("--tree=dir={}", tree.display())),
         )?;
@@ -109,7 +114,8 @@ impl Fixture {
              <allow receive_type=\"error\"/><allow receive_type=\"signal\"/>\
              <allow send_destination=\"org.freedesktop.DBus\"/></policy>\
              <includedir>/usr/share/dbus-1/system.d</includedir>\
-             <include>{DATA}/dbus/org.aptostree1.conf</include></busconfig>",
+             <include>{DATA}/dbus/org.aptostree1.conf</include>\
+             <limit name=\"max_replies_per_connection\">50000</limit></busconfig>",
             self.address()
         );
         let path = self.path("bus.conf");
@@ -209,10 +215,10 @@ impl Fixture {
     }
 
     /// Runs `work` with a connection of the user `uid`, on a thread that is that user.
-    pub(crate) fn as_user<T: Send, F: Future<Output = Result<T>>>(
+    pub(crate) fn as_user<T: Send>(
         &self,
         uid: u32,
-        work: impl FnOnce(Connection) -> F + Send,
+        work: impl AsyncFnOnce(Connection) -> Result<T> + Send,
     ) -> Result<T> {
         let address = self.address();
         std::thread::scope(|scope| {
@@ -248,7 +254,12 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        for mut child in self.daemon.take().into_iter().chain(self.processes.drain(..).rev()) {
+        for mut child in self
+            .daemon
+            .take()
+            .into_iter()
+            .chain(self.processes.drain(..).rev())
+        {
             drop(child.kill());
             drop(child.wait());
         }
@@ -259,6 +270,7 @@ fn quiet(command: &mut Command) -> Result<Child> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("starting {command:?}"))
 }

@@ -22,7 +22,7 @@ fn members(node: &Node<'_>) -> BTreeMap<String, Vec<String>> {
             let args: Vec<String> = method
                 .args()
                 .iter()
-                .map(|a| format!("{:?} {:?} {}", a.direction(), a.name(), a.ty().to_string()))
+                .map(|a| format!("{:?} {:?} {:?}", a.direction(), a.name(), a.ty()))
                 .collect();
             lines.push(format!("method {} {args:?}", method.name()));
         }
@@ -30,15 +30,15 @@ fn members(node: &Node<'_>) -> BTreeMap<String, Vec<String>> {
             let args: Vec<String> = signal
                 .args()
                 .iter()
-                .map(|a| format!("{:?} {}", a.name(), a.ty().to_string()))
+                .map(|a| format!("{:?} {:?}", a.name(), a.ty()))
                 .collect();
             lines.push(format!("signal {} {args:?}", signal.name()));
         }
         for property in interface.properties() {
             lines.push(format!(
-                "property {} {} {:?}",
+                "property {} {:?} {:?}",
                 property.name(),
-                property.ty().to_string(),
+                property.ty(),
                 property.access()
             ));
         }
@@ -56,7 +56,7 @@ fn introspection_equals_the_xml() -> Result<()> {
     let fixture = Fixture::new(&Options::default())?;
     let expected = members(&Node::from_reader(INTERFACE_XML.as_bytes())?);
     assert_eq!(expected.len(), 3);
-    let live = fixture.as_user(0, |connection| async move {
+    let live = fixture.as_user(0, async move |connection| {
         let os = os(&connection).await?;
         let transaction = os.cleanup(&["repomd"]).await?;
         let mut live = BTreeMap::new();
@@ -88,7 +88,7 @@ fn the_proxies_read_the_properties() -> Result<()> {
         return Ok(());
     }
     let fixture = Fixture::new(&Options::default())?;
-    fixture.as_user(0, |connection| async move {
+    fixture.as_user(0, async move |connection| {
         let sysroot = sysroot(&connection).await?;
         assert_eq!(sysroot.booted().await?.as_str(), "/");
         assert_eq!(sysroot.automatic_update_policy().await?, "none");

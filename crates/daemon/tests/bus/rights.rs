@@ -16,7 +16,10 @@ const NOT_AUTHORIZED: &str = "org.aptostree1.Error.NotAuthorized";
 pub(crate) fn error_of<T: std::fmt::Debug>(result: zbus::Result<T>) -> (String, String) {
     match result.unwrap_err() {
         zbus::Error::MethodError(name, text, _) => (name.to_string(), text.unwrap_or_default()),
-        zbus::Error::FDO(error) => (zbus::DBusError::name(&*error).to_string(), error.to_string()),
+        zbus::Error::FDO(error) => (
+            zbus::DBusError::name(&*error).to_string(),
+            error.to_string(),
+        ),
         other => panic!("no error of a method: {other:?}"),
     }
 }
@@ -25,17 +28,35 @@ pub(crate) fn error_of<T: std::fmt::Debug>(result: zbus::Result<T>) -> (String, 
 async fn refusals(os: &OsProxy<'_>, sysroot: &SysrootProxy<'_>) -> Vec<(&'static str, String)> {
     let no = HashMap::new;
     vec![
-        ("RegisterClient", error_of(sysroot.register_client(no()).await).0),
+        (
+            "RegisterClient",
+            error_of(sysroot.register_client(no()).await).0,
+        ),
         ("ReloadConfig", error_of(sysroot.reload_config().await).0),
-        ("UpdateDeployment", error_of(os.update_deployment(no(), no()).await).0),
+        (
+            "UpdateDeployment",
+            error_of(os.update_deployment(no(), no()).await).0,
+        ),
         ("Deploy", error_of(os.deploy("1.0", no()).await).0),
         ("Upgrade", error_of(os.upgrade(no()).await).0),
         ("Rollback", error_of(os.rollback(no()).await).0),
-        ("ClearRollbackTarget", error_of(os.clear_rollback_target(no()).await).0),
+        (
+            "ClearRollbackTarget",
+            error_of(os.clear_rollback_target(no()).await).0,
+        ),
         ("Rebase", error_of(os.rebase(no(), "other", &[]).await).0),
-        ("PkgChange", error_of(os.pkg_change(no(), &["vim"], &[]).await).0),
-        ("SetInitramfsState", error_of(os.set_initramfs_state(true, &[], no()).await).0),
-        ("KernelArgs", error_of(os.kernel_args("", &["a"], &[], &[], no()).await).0),
+        (
+            "PkgChange",
+            error_of(os.pkg_change(no(), &["vim"], &[]).await).0,
+        ),
+        (
+            "SetInitramfsState",
+            error_of(os.set_initramfs_state(true, &[], no()).await).0,
+        ),
+        (
+            "KernelArgs",
+            error_of(os.kernel_args("", &["a"], &[], &[], no()).await).0,
+        ),
         ("Cleanup", error_of(os.cleanup(&["base"]).await).0),
         (
             "FinalizeDeployment",
@@ -45,8 +66,14 @@ async fn refusals(os: &OsProxy<'_>, sysroot: &SysrootProxy<'_>) -> Vec<(&'static
             )
             .0,
         ),
-        ("AutomaticUpdateTrigger", error_of(os.automatic_update_trigger(no()).await).0),
-        ("GetDeploymentsRpmDiff", error_of(os.get_deployments_rpm_diff("", "").await).0),
+        (
+            "AutomaticUpdateTrigger",
+            error_of(os.automatic_update_trigger(no()).await).0,
+        ),
+        (
+            "GetDeploymentsRpmDiff",
+            error_of(os.get_deployments_rpm_diff("", "").await).0,
+        ),
     ]
 }
 
@@ -91,8 +118,11 @@ fn without_polkit_root_may_and_others_may_not() -> Result<()> {
         ..Options::default()
     })?;
     fixture.as_user(NOBODY, changes_nothing)?;
-    fixture.as_user(0, |connection| async move {
-        sysroot(&connection).await?.register_client(HashMap::new()).await?;
+    fixture.as_user(0, async move |connection| {
+        sysroot(&connection)
+            .await?
+            .register_client(HashMap::new())
+            .await?;
         sysroot(&connection).await?.reload_config().await?;
         let path = os(&connection).await?.cleanup(&["base"]).await?;
         assert!(path.starts_with("/org/aptostree1/transactions/"));
@@ -110,7 +140,7 @@ fn a_rule_allows_its_action_and_no_other() -> Result<()> {
                 if (action.id == 'org.aptostree1.upgrade') return polkit.Result.YES; });",
         ..Options::default()
     })?;
-    fixture.as_user(NOBODY, |connection| async move {
+    fixture.as_user(NOBODY, async move |connection| {
         let os = os(&connection).await?;
         let no = HashMap::new;
         let refused = [
@@ -132,7 +162,10 @@ fn a_rule_allows_its_action_and_no_other() -> Result<()> {
         let (name, _) = error_of(os.update_deployment(modifiers, no()).await);
         assert_eq!(name, NOT_AUTHORIZED);
         let path = os.upgrade(no()).await?;
-        let transaction = TransactionProxy::builder(&connection).path(path)?.build().await?;
+        let transaction = TransactionProxy::builder(&connection)
+            .path(path)?
+            .build()
+            .await?;
         // Who made it may cancel it.
         transaction.cancel().await?;
         Ok(())
@@ -150,19 +183,24 @@ fn transactions_of_others_are_neither_started_nor_cancelled() -> Result<()> {
                 return polkit.Result.YES; });",
         ..Options::default()
     })?;
-    fixture.as_user(0, |connection| async {
+    fixture.as_user(0, async |connection| {
         let path = os(&connection).await?.cleanup(&["base"]).await?;
         for uid in [NOBODY, OTHER] {
             let path = path.clone();
-            fixture.as_user(uid, |connection| async move {
-                let transaction =
-                    TransactionProxy::builder(&connection).path(path)?.build().await?;
+            fixture.as_user(uid, async move |connection| {
+                let transaction = TransactionProxy::builder(&connection)
+                    .path(path)?
+                    .build()
+                    .await?;
                 assert_eq!(error_of(transaction.start().await).0, NOT_AUTHORIZED);
                 assert_eq!(error_of(transaction.cancel().await).0, NOT_AUTHORIZED);
                 Ok(())
             })?;
         }
-        let transaction = TransactionProxy::builder(&connection).path(path)?.build().await?;
+        let transaction = TransactionProxy::builder(&connection)
+            .path(path)?
+            .build()
+            .await?;
         assert!(transaction.start().await?);
         Ok(())
     })
@@ -174,13 +212,16 @@ fn unknown_and_wrong_options_are_refused_before_polkit() -> Result<()> {
         return Ok(());
     }
     let fixture = Fixture::new(&Options::default())?;
-    fixture.as_user(NOBODY, |connection| async move {
+    fixture.as_user(NOBODY, async move |connection| {
         let os = os(&connection).await?;
         let no = HashMap::new;
         let cases = [
-            os.update_deployment(no(), HashMap::from([("frobnicate", true.into())])).await,
-            os.update_deployment(HashMap::from([("treefile", "x".into())]), no()).await,
-            os.update_deployment(no(), HashMap::from([("reboot", "yes".into())])).await,
+            os.update_deployment(no(), HashMap::from([("frobnicate", true.into())]))
+                .await,
+            os.update_deployment(HashMap::from([("treefile", "x".into())]), no())
+                .await,
+            os.update_deployment(no(), HashMap::from([("reboot", "yes".into())]))
+                .await,
             os.rollback(HashMap::from([("dry-run", true.into())])).await,
             os.cleanup(&["everything"]).await,
             os.cleanup(&[]).await,
@@ -189,7 +230,10 @@ fn unknown_and_wrong_options_are_refused_before_polkit() -> Result<()> {
         ];
         for (number, result) in cases.into_iter().enumerate() {
             let (name, _) = error_of(result);
-            assert_eq!(name, "org.aptostree1.Error.InvalidArguments", "case {number}");
+            assert_eq!(
+                name, "org.aptostree1.Error.InvalidArguments",
+                "case {number}"
+            );
         }
         Ok(())
     })
@@ -204,12 +248,14 @@ fn layers_can_be_locked() -> Result<()> {
         config: "[Daemon]\nLockLayering=true\n",
         ..Options::default()
     })?;
-    fixture.as_user(0, |connection| async move {
+    fixture.as_user(0, async move |connection| {
         let os = os(&connection).await?;
         let (name, text) = error_of(os.pkg_change(HashMap::new(), &["vim"], &[]).await);
         assert_eq!(name, "org.aptostree1.Error.Locked");
         assert!(text.contains("LockLayering"), "{text}");
-        let kargs = os.kernel_args("", &["a=1"], &[], &[], HashMap::new()).await?;
+        let kargs = os
+            .kernel_args("", &["a=1"], &[], &[], HashMap::new())
+            .await?;
         assert!(!kargs.is_empty());
         Ok(())
     })

@@ -17,8 +17,13 @@ const BUSY: &str = "org.aptostree1.Error.UpdateInProgress";
 
 async fn add_karg(connection: &Connection, argument: &str) -> Result<TransactionProxy<'static>> {
     let os = os(connection).await?;
-    let path = os.kernel_args("", &[argument], &[], &[], HashMap::new()).await?;
-    Ok(TransactionProxy::builder(connection).path(path)?.build().await?)
+    let path = os
+        .kernel_args("", &[argument], &[], &[], HashMap::new())
+        .await?;
+    Ok(TransactionProxy::builder(connection)
+        .path(path)?
+        .build()
+        .await?)
 }
 
 /// Success and message of the end, after `begin` was done.
@@ -46,7 +51,7 @@ fn kernel_arguments_are_changed_and_told() -> Result<()> {
         return Ok(());
     }
     let fixture = Fixture::new(&Options::default())?;
-    fixture.as_user(0, |connection| async {
+    fixture.as_user(0, async |connection| {
         let transaction = add_karg(&connection, "added=1").await?;
         assert_eq!(transaction.title().await?, "kargs");
         let mut replies = transaction.receive_reply().await?;
@@ -80,18 +85,24 @@ fn a_second_change_is_told_who_is_first_and_the_same_one_joins() -> Result<()> {
     }
     let fixture = Fixture::new(&Options::default())?;
     fixture.hold();
-    fixture.as_user(0, |connection| async {
+    fixture.as_user(0, async |connection| {
         let mine = HashMap::from([("id", "first".into())]);
         sysroot(&connection).await?.register_client(mine).await?;
         let first = add_karg(&connection, "a=1").await?;
         assert!(first.start().await?);
         let path = first.inner().path().to_string();
         let mut ends = first.receive_finished().await?;
-        fixture.as_user(0, |other| async move {
+        fixture.as_user(0, async move |other| {
             let os = os(&other).await?;
             let (name, text) = error_of(os.cleanup(&["base"]).await);
             assert_eq!(name, BUSY);
-            for word in ["kargs", "id:first", "uid:0", "since 20", "apt-ostree cancel"] {
+            for word in [
+                "kargs",
+                "id:first",
+                "uid:0",
+                "since 20",
+                "apt-ostree cancel",
+            ] {
                 assert!(text.contains(word), "{text}");
             }
             let joined = add_karg(&other, "a=1").await?;
@@ -100,7 +111,10 @@ fn a_second_change_is_told_who_is_first_and_the_same_one_joins() -> Result<()> {
             // Status answers meanwhile.
             let sysroot = sysroot(&other).await?;
             let (method, _, active) = sysroot.active_transaction().await?;
-            assert_eq!((method.as_str(), active.as_str()), ("KernelArgs", path.as_str()));
+            assert_eq!(
+                (method.as_str(), active.as_str()),
+                ("KernelArgs", path.as_str())
+            );
             assert_eq!(sysroot.deployments().await?.len(), 1);
             Ok(())
         })?;
@@ -116,14 +130,17 @@ fn a_client_that_leaves_before_start_leaves_nothing() -> Result<()> {
         return Ok(());
     }
     let fixture = Fixture::new(&Options::default())?;
-    fixture.as_user(0, |connection| async move {
+    fixture.as_user(0, async move |connection| {
         add_karg(&connection, "gone=1").await?;
         Ok(())
     })?;
     let idle = || {
         fixture
-            .as_user(0, |connection| async move {
-                Ok(sysroot(&connection).await?.active_transaction_path().await?)
+            .as_user(0, async move |connection| {
+                Ok(sysroot(&connection)
+                    .await?
+                    .active_transaction_path()
+                    .await?)
             })
             .is_ok_and(|path| path.is_empty())
     };
@@ -138,7 +155,7 @@ fn a_client_that_leaves_after_start_is_not_missed() -> Result<()> {
         return Ok(());
     }
     let fixture = Fixture::new(&Options::default())?;
-    fixture.as_user(0, |connection| async move {
+    fixture.as_user(0, async move |connection| {
         start(&add_karg(&connection, "stays=1").await?).await
     })?;
     wait_for("the deployment", || fixture.boots_with("stays=1"))
@@ -151,7 +168,7 @@ fn a_transaction_is_cancelled_while_it_waits_and_while_it_runs() -> Result<()> {
     }
     let fixture = Fixture::new(&Options::default())?;
     fixture.hold();
-    fixture.as_user(0, |connection| async {
+    fixture.as_user(0, async |connection| {
         let waiting = add_karg(&connection, "never=1").await?;
         let end = end_after(&waiting, || async { Ok(waiting.cancel().await?) }).await?;
         assert_eq!(end, (false, "cancelled".to_owned()));
@@ -178,7 +195,7 @@ fn a_worker_that_is_killed_is_a_failure_and_no_more() -> Result<()> {
     }
     let fixture = Fixture::new(&Options::default())?;
     fixture.hold();
-    fixture.as_user(0, |connection| async {
+    fixture.as_user(0, async |connection| {
         let transaction = add_karg(&connection, "never=1").await?;
         start(&transaction).await?;
         let pid = Pid::from_raw(fixture.held_worker()?).context("no id")?;

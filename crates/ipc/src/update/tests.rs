@@ -10,7 +10,10 @@ fn dict(entries: Vec<(&str, Value<'_>)>) -> Dict {
         .collect()
 }
 
-fn parsed(modifiers: Vec<(&str, Value<'_>)>, options: Vec<(&str, Value<'_>)>) -> Result<UpdateCall> {
+fn parsed(
+    modifiers: Vec<(&str, Value<'_>)>,
+    options: Vec<(&str, Value<'_>)>,
+) -> Result<UpdateCall> {
     parse(Target::default(), dict(modifiers), dict(options))
 }
 
@@ -33,10 +36,22 @@ fn a_revision_may_be_older_unless_told_otherwise() {
 #[test]
 fn options_that_exclude_each_other_are_refused() {
     let cases: Vec<(Vec<(&str, Value<'_>)>, Vec<(&str, Value<'_>)>)> = vec![
-        (vec![], vec![("reboot", true.into()), ("apply-live", true.into())]),
-        (vec![], vec![("dry-run", true.into()), ("download-only", true.into())]),
-        (vec![], vec![("cache-only", true.into()), ("download-only", true.into())]),
-        (vec![("set-refspec", "a".into())], vec![("no-pull-base", true.into())]),
+        (
+            vec![],
+            vec![("reboot", true.into()), ("apply-live", true.into())],
+        ),
+        (
+            vec![],
+            vec![("dry-run", true.into()), ("download-only", true.into())],
+        ),
+        (
+            vec![],
+            vec![("cache-only", true.into()), ("download-only", true.into())],
+        ),
+        (
+            vec![("set-refspec", "a".into())],
+            vec![("no-pull-base", true.into())],
+        ),
         (vec![], vec![("skip-purge", true.into())]),
         (
             vec![("override-remove-packages", vec!["a"].into())],
@@ -49,7 +64,10 @@ fn options_that_exclude_each_other_are_refused() {
     for (modifiers, options) in cases {
         let text = format!("{modifiers:?} {options:?}");
         let error = parsed(modifiers, options).unwrap_err();
-        assert!(matches!(error, Error::InvalidArguments(_)), "{text}: {error}");
+        assert!(
+            matches!(error, Error::InvalidArguments(_)),
+            "{text}: {error}"
+        );
     }
 }
 
