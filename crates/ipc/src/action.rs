@@ -257,7 +257,7 @@ mod tests {
                         from: "suite=x".into(),
                         packages: vec![],
                         freeze: false,
-                    }]
+                    }];
                 }),
                 vec![Action::Override],
             ),

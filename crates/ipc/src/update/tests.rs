@@ -3,6 +3,8 @@ use std::collections::HashMap;
 use super::*;
 use crate::error::Error;
 
+type Entries = Vec<(&'static str, Value<'static>)>;
+
 fn dict(entries: Vec<(&str, Value<'_>)>) -> Dict {
     entries
         .into_iter()
@@ -35,7 +37,7 @@ fn a_revision_may_be_older_unless_told_otherwise() {
 
 #[test]
 fn options_that_exclude_each_other_are_refused() {
-    let cases: Vec<(Vec<(&str, Value<'_>)>, Vec<(&str, Value<'_>)>)> = vec![
+    let cases: Vec<(Entries, Entries)> = vec![
         (
             vec![],
             vec![("reboot", true.into()), ("apply-live", true.into())],
