@@ -7,17 +7,17 @@ use std::os::unix::net::UnixDatagram;
 const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// A transaction started.
-pub(crate) const TRANSACTION_STARTED: &str = "5b0bd4e6e1a147a98c8c9a5b7d5e0c11";
+pub(crate) const TRANSACTION_STARTED: &str = "b5fb0ff703b1429ba456840c18e01bcf";
 /// A transaction ended well.
-pub(crate) const TRANSACTION_DONE: &str = "c2f3b6a0d8f94c1cb14d7a3f6e9b2a54";
+pub(crate) const TRANSACTION_DONE: &str = "acb0f7c4e92b42ac802c88ac49a8c346";
 /// A transaction failed.
-pub(crate) const TRANSACTION_FAILED: &str = "e7a9c3d15f0b4b6f9d0e2c8a71b6f4d3";
+pub(crate) const TRANSACTION_FAILED: &str = "5ed02d18eaca44efa62104ddb13c44e7";
 /// A transaction that never started was dropped.
-pub(crate) const TRANSACTION_DROPPED: &str = "1f6d8e2b9c3a4d70a5e4b7c6d8f90a12";
+pub(crate) const TRANSACTION_DROPPED: &str = "c0e4e60646384f72a6a18aa926e7348d";
 /// Something is wrong with the configuration.
-pub(crate) const CONFIG_BROKEN: &str = "94d1f0c7b2e84a3d8c6b5e7f9a0d1c23";
+pub(crate) const CONFIG_BROKEN: &str = "fea7b855de14479aa31b9656090d2d77";
 /// The daemon was started or ends.
-pub(crate) const LIFE_CYCLE: &str = "3a8c5d7e1b2f4f6098a7c6b5d4e3f201";
+pub(crate) const LIFE_CYCLE: &str = "e02787498e8d43e29ad2d958dae197cf";
 
 /// The level of a message, as syslog counts.
 #[derive(Debug, Clone, Copy)]
