@@ -1,14 +1,13 @@
 //! Starts the worker, hands it the request and follows it to its end.
 
-use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use apt_ostree_ipc::worker::{self as ipc, Answer, Mounts, failed};
 use apt_ostree_model::compose::{Failure, Outcome, Reply, Request};
 use apt_ostree_model::{ErrorKind, Event, Kinded};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -22,23 +21,8 @@ use crate::render::View;
 /// Signals that ask this program to end.
 const HANDLED: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
-const PROGRAM: &str = "apt-ostree-worker";
 /// Set to anything to start the worker without being root.
 const NO_ROOT_CHECK: &str = "APTOSTREE_SUPPRESS_REQUIRES_ROOT_CHECK";
-
-const LIBEXEC: &str = "libexec/apt-ostree";
-
-/// Variables with which somebody sets up apt, dpkg or libostree for something else. Of the request
-/// alone follows what a compose does.
-///
-/// Those of the dynamic loader are not among them: they have worked on this very process, and
-/// programs such as `eatmydata` need them.
-const FOREIGN_PREFIXES: [&[u8]; 3] = [b"APT_", b"DPKG_", b"OSTREE_"];
-const FOREIGN_NAMES: [&str; 3] = ["LANGUAGE", "GIO_EXTRA_MODULES", "G_DEBUG"];
-
-/// One language, because errors of apt's helpers are told apart by their words; and no services of
-/// a desktop session behind libostree's files.
-const FIXED_ENV: [(&str, &str); 2] = [("LC_ALL", "C.UTF-8"), ("GIO_USE_VFS", "local")];
 
 /// What the main loop waits for.
 enum Input {
@@ -55,8 +39,7 @@ enum Input {
 /// How the worker answered, so far.
 #[derive(Default)]
 struct Progress {
-    end: Option<Result<Outcome, Failure>>,
-    log: Vec<String>,
+    answer: Answer,
     cancels: u32,
 }
 
@@ -65,13 +48,15 @@ struct Progress {
 /// The worker has its own process group, so Ctrl-C reaches only this process: the first one asks
 /// the worker to clean up and end, the second one kills it.
 pub(crate) fn run(request: &Request, view: &mut View) -> Result<Outcome, Failure> {
-    let program = find(std::env::var_os("APTOSTREE_WORKER"))?;
+    let program = ipc::find(std::env::var_os("APTOSTREE_WORKER"))?;
     let text = serde_json::to_vec(request)
         .map_err(|error| failed(format!("writing the request: {error}")))?;
     let (sender, inputs) = channel();
     // Before the start: a signal must never end this process and leave the worker alone.
     let signals = watch_signals(sender.clone())?;
-    let mut child = spawn(&program)?;
+    let mut child = ipc::command(&program, Mounts::Shared)
+        .spawn()
+        .map_err(|error| failed(format!("starting '{}': {error}", program.display())))?;
     follow_pipes(&mut child, sender);
     send_request(&mut child, &text);
     let progress = follow(&child, &inputs, view);
@@ -80,66 +65,6 @@ pub(crate) fn run(request: &Request, view: &mut View) -> Result<Outcome, Failure
         .map_err(|error| failed(format!("waiting for the worker: {error}")))?;
     signals.close();
     progress.conclude(status, view)
-}
-
-/// The worker program: `chosen`, or beside this program, or where `make install` puts it.
-fn find(chosen: Option<OsString>) -> Result<PathBuf, Failure> {
-    if let Some(chosen) = chosen.filter(|path| !path.is_empty()) {
-        return Ok(chosen.into());
-    }
-    let own = std::env::current_exe()
-        .map_err(|error| failed(format!("finding the path of this program: {error}")))?;
-    let candidates = candidates(&own);
-    match candidates.iter().find(|path| path.is_file()) {
-        Some(path) => Ok(path.clone()),
-        None => Err(Kinded::new(
-            ErrorKind::Failed,
-            format!("{PROGRAM} is in none of {}", quoted(&candidates)),
-        )
-        .with_hint("install apt-ostree completely, or name the program in APTOSTREE_WORKER")
-        .into_failure()),
-    }
-}
-
-fn candidates(own: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    if let Some(bin) = own.parent() {
-        found.push(bin.join(PROGRAM));
-        if let Some(prefix) = bin.parent() {
-            found.push(prefix.join(LIBEXEC).join(PROGRAM));
-        }
-    }
-    let packaged = Path::new("/usr").join(LIBEXEC).join(PROGRAM);
-    if !found.contains(&packaged) {
-        found.push(packaged);
-    }
-    found
-}
-
-fn quoted(paths: &[PathBuf]) -> String {
-    let quoted: Vec<String> = paths.iter().map(|p| format!("'{}'", p.display())).collect();
-    quoted.join(", ")
-}
-
-fn spawn(program: &Path) -> Result<Child, Failure> {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| is_foreign_setting(name)) {
-        command.env_remove(name);
-    }
-    command
-        .envs(FIXED_ENV)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| failed(format!("starting '{}': {error}", program.display())))
-}
-
-fn is_foreign_setting(name: &OsStr) -> bool {
-    let bytes = name.as_encoded_bytes();
-    FOREIGN_PREFIXES.iter().any(|p| bytes.starts_with(p))
-        || FOREIGN_NAMES.iter().any(|foreign| name == *foreign)
 }
 
 /// Writes the request and closes the pipe. A worker that died early doesn't read it; its end tells
@@ -192,7 +117,7 @@ fn follow(child: &Child, inputs: &Receiver<Input>, view: &mut View) -> Progress 
     for input in inputs {
         match input {
             Input::Reply(line) => progress.reply(&line, view),
-            Input::Log(line) => progress.log(line, view),
+            Input::Log(line) => view.event(&progress.answer.log(&line)),
             Input::Signal => progress.cancel(child, view),
             Input::Closed => break,
         }
@@ -202,25 +127,17 @@ fn follow(child: &Child, inputs: &Receiver<Input>, view: &mut View) -> Progress 
 
 impl Progress {
     fn reply(&mut self, line: &str, view: &mut View) {
-        let Ok(reply) = serde_json::from_str::<Reply>(line) else {
-            self.log(line.to_owned(), view);
-            return;
-        };
-        view.raw(line);
-        match reply {
-            Reply::Event(event) => view.event(&event),
-            Reply::Finished { finished } => self.end = Some(Ok(finished)),
-            Reply::Failed { failed } => self.end = Some(Err(failed)),
+        match self.answer.reply(line) {
+            Some(reply) => {
+                view.raw(line);
+                if let Reply::Event(event) = reply {
+                    view.event(&event);
+                }
+            }
+            None => view.event(&Event::Detail {
+                text: line.to_owned(),
+            }),
         }
-    }
-
-    /// Keeps the last lines for the case that the worker dies without an answer.
-    fn log(&mut self, line: String, view: &mut View) {
-        view.event(&Event::Detail { text: line.clone() });
-        if self.log.len() == 10 {
-            self.log.remove(0);
-        }
-        self.log.push(line);
     }
 
     fn cancel(&mut self, child: &Child, view: &mut View) {
@@ -238,35 +155,15 @@ impl Progress {
     }
 
     fn conclude(self, status: ExitStatus, view: &mut View) -> Result<Outcome, Failure> {
-        match self.end {
-            Some(Ok(outcome)) => {
-                if let Some(signal) = status.signal() {
-                    view.warn(&format!(
-                        "the worker died of signal {signal} after its work"
-                    ));
-                }
-                Ok(outcome)
-            }
-            Some(Err(failure)) => Err(failure),
-            None if self.cancels > 0 => {
-                Err(Kinded::new(ErrorKind::Cancelled, "cancelled").into_failure())
-            }
-            None => Err(failed(death_text(status, &self.log))),
+        let answered = self.answer.is_complete();
+        let outcome = self.answer.conclude(status, self.cancels > 0)?;
+        if let Some(signal) = status.signal().filter(|_| answered) {
+            view.warn(&format!(
+                "the worker died of signal {signal} after its work"
+            ));
         }
+        Ok(outcome)
     }
-}
-
-fn death_text(status: ExitStatus, log: &[String]) -> String {
-    let mut text = match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("the worker died of signal {signal}"),
-        (None, Some(code)) => format!("the worker ended with status {code} and without an answer"),
-        (None, None) => "the worker ended without an answer".to_owned(),
-    };
-    for line in log {
-        text.push('\n');
-        text.push_str(line);
-    }
-    text
 }
 
 /// Does `work` while signals end this process as if nobody handled them.
@@ -309,25 +206,3 @@ pub(crate) fn kinded(failure: Failure) -> Kinded {
         hint: failure.hint,
     }
 }
-
-fn failed(message: impl Into<String>) -> Failure {
-    Kinded::new(ErrorKind::Failed, message).into_failure()
-}
-
-/// Makes the failure of a verb from an error on this side.
-trait IntoFailure {
-    fn into_failure(self) -> Failure;
-}
-
-impl IntoFailure for Kinded {
-    fn into_failure(self) -> Failure {
-        Failure {
-            kind: self.kind,
-            message: self.message,
-            hint: self.hint,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{IFlags, Mode, OFlags};
 
-use crate::{success, target_dir};
+use crate::{Project, success, target_dir};
+
+/// The treefile of the tree that [`Sysroot::with_bootable`] deploys.
+pub const BOOTABLE: &str = include_str!("../../../examples/bootable.yaml");
 
 /// Name of the stateroot.
 pub const STATEROOT: &str = "debian";
@@ -141,6 +144,19 @@ impl Sysroot {
         Ok(())
     }
 
+    /// Composes the bootable example and deploys it; the project has its repository and
+    /// `lock.json`.
+    ///
+    /// # Errors
+    /// When composing or deploying fails.
+    pub fn with_bootable(kargs: &[&str]) -> Result<(Self, Project)> {
+        let project = Project::new(BOOTABLE)?;
+        project.tree(&["--write-lockfile-to", "lock.json"])?;
+        let sysroot = Self::new()?;
+        sysroot.deploy(&project.path().join("output/repo"), &bootable_ref(), kargs)?;
+        Ok((sysroot, project))
+    }
+
     /// The persistent `/var`.
     pub fn var(&self) -> Utf8PathBuf {
         self.path()
@@ -252,6 +268,11 @@ impl Drop for Sysroot {
     fn drop(&mut self) {
         drop(self.unlock());
     }
+}
+
+/// The ref of [`BOOTABLE`] on this machine.
+pub fn bootable_ref() -> String {
+    format!("debian/13/{}/bootable", std::env::consts::ARCH)
 }
 
 /// The value of a key of a boot loader entry.

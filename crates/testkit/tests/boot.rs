@@ -6,24 +6,16 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 
 use apt_ostree_testkit::nspawn::{Container, REBOOT};
-use apt_ostree_testkit::sysroot::Sysroot;
-use apt_ostree_testkit::{Project, privileged, qemu, stdout};
+use apt_ostree_testkit::sysroot::{Sysroot, bootable_ref};
+use apt_ostree_testkit::{privileged, qemu, stdout};
 use camino::Utf8Path;
-
-const BOOTABLE: &str = include_str!("../../../examples/bootable.yaml");
 
 /// Composes the example and deploys it. Returns the number of packages as well.
 fn deploy(kargs: &[&str]) -> (Sysroot, String, usize) {
-    let project = Project::new(BOOTABLE).unwrap();
-    project.tree(&["--write-lockfile-to", "lock.json"]).unwrap();
+    let (sysroot, project) = Sysroot::with_bootable(kargs).unwrap();
     let lock = std::fs::read_to_string(project.path().join("lock.json")).unwrap();
     let lock: serde_json::Value = serde_json::from_str(&lock).unwrap();
-    let name = format!("debian/13/{}/bootable", std::env::consts::ARCH);
-    let commit = project.commit(&name).unwrap();
-    let sysroot = Sysroot::new().unwrap();
-    sysroot
-        .deploy(&project.path().join("output/repo"), &name, kargs)
-        .unwrap();
+    let commit = project.commit(&bootable_ref()).unwrap();
     (sysroot, commit, lock["packages"].as_object().unwrap().len())
 }
 

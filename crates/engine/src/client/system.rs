@@ -4,11 +4,13 @@ use anyhow::Result;
 use apt_ostree_model::client::{DeployReport, Target, TransactionOptions};
 use apt_ostree_model::compose::PackageDiff;
 use apt_ostree_model::origin::Origin;
-use apt_ostree_model::{ErrorKind, Kinded, Reporter, Step};
+use apt_ostree_model::{Reporter, Step};
 use apt_ostree_sysroot::{
     CommitInfo, Deployment, KernelArguments, LockedSysroot, NewDeployment, Sysroot,
 };
-use camino::Utf8Path;
+use camino::Utf8PathBuf;
+
+use crate::compose::context::utf8;
 
 /// A locked system and the stateroot to work on.
 #[derive(Debug)]
@@ -27,13 +29,13 @@ pub(super) struct Before {
 
 /// Opens a system to read from.
 pub(super) fn open(target: &Target) -> Result<Sysroot> {
-    Sysroot::open(path(target)?)
+    Sysroot::open(path(target)?.as_deref())
 }
 
 impl System {
     /// Opens and locks a system.
     pub(super) fn lock(target: &Target) -> Result<Self> {
-        let sysroot = LockedSysroot::open(path(target)?)?;
+        let sysroot = LockedSysroot::open(path(target)?.as_deref())?;
         let stateroot = sysroot.stateroot(target.stateroot.as_deref())?;
         Ok(Self { sysroot, stateroot })
     }
@@ -117,17 +119,7 @@ impl Before {
     }
 }
 
-fn path(target: &Target) -> Result<Option<&Utf8Path>> {
-    let Some(path) = &target.sysroot else {
-        return Ok(None);
-    };
-    let path = Utf8Path::from_path(path)
-        .filter(|p| p.is_absolute())
-        .ok_or_else(|| {
-            Kinded::new(
-                ErrorKind::Usage,
-                format!("'{}' is not an absolute path", path.display()),
-            )
-        })?;
-    Ok(Some(path))
+/// The sysroot as an absolute path; `None`: that of the running system.
+fn path(target: &Target) -> Result<Option<Utf8PathBuf>> {
+    target.sysroot.as_deref().map(utf8).transpose()
 }
