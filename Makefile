@@ -101,12 +101,10 @@ install-files:
 	install -D -m 644 data/polkit/org.aptostree1.policy \
 		$(DESTDIR)$(SYSTEM_DATADIR)/polkit-1/actions/org.aptostree1.policy
 	install -D -m 644 data/apt-ostreed.conf $(DESTDIR)$(SYSCONFDIR)/apt-ostreed.conf
-	install -D -m 644 data/systemd/apt-ostreed-automatic.timer \
-		$(DESTDIR)$(UNITDIR)/apt-ostreed-automatic.timer
-	install -d $(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/system-services
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/system-services
 	$(FILL_PATHS) data/dbus/org.aptostree1.service.in \
 		>$(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/system-services/org.aptostree1.service
-	for unit in apt-ostreed apt-ostreed-automatic apt-ostree-bootstatus; do \
+	for unit in apt-ostreed apt-ostree-bootstatus; do \
 		$(FILL_PATHS) data/systemd/$$unit.service.in \
 			>$(DESTDIR)$(UNITDIR)/$$unit.service || exit 1; \
 	done
