@@ -144,4 +144,20 @@ fn what_cannot_be_installed_changes_nothing() {
     let text = system.run(&["install", "--dry-run", "hello"]);
     assert!(text.contains("Added:\n  hello"), "{text}");
     assert_eq!(system.deployments().len(), 1);
+
+    // Indices and downloaded packages go when asked to; removing needs none of them.
+    let cache = system
+        .sysroot
+        .path()
+        .join("ostree/repo/extensions/aptostree");
+    system.run(&["install", "hello"]);
+    assert_eq!(system.dpkg(&["hello"]), ["hello ii"]);
+    assert!(cache.join("apt").exists());
+    system.run(&["cleanup", "--repomd"]);
+    assert!(!cache.join("apt").exists());
+    let debs = std::fs::read_dir(cache.join("debs")).unwrap();
+    let mut names = debs.map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(!names.any(|name| name.ends_with(".deb")));
+    system.run(&["uninstall", "hello"]);
+    system.run(&["install", "hello"]);
 }

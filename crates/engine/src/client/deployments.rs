@@ -59,7 +59,7 @@ pub(super) fn cleanup(request: &CleanupRequest, reporter: &dyn Reporter) -> Resu
             cleaned = system.sysroot.cleanup(&system.stateroot, options)?;
         }
         if request.repomd {
-            cleaned.bytes += layering::clear_cache(&system.sysroot, &system.stateroot)?;
+            cleaned.bytes += layering::clear_cache(&system.sysroot)?;
         }
         let summary = format!("{} deployments", cleaned.deployments);
         Ok::<_, anyhow::Error>((cleaned, summary))

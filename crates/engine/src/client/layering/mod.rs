@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use apt_ostree_fsx::prune::{Limits, prune_files};
 use apt_ostree_model::compose::PackageDiff;
 use apt_ostree_model::origin::{LocalRequest, Origin};
 use apt_ostree_model::{ErrorKind, Kinded, Reporter};
@@ -188,29 +190,40 @@ fn require_active(inactive: &[String]) -> Result<()> {
         .into())
 }
 
-/// Removes downloaded indices and packages; returns the bytes that were freed.
+/// Removes downloaded indices and packages; returns the bytes that were freed. Local packages that
+/// a deployment asks for stay: nobody could download them again.
 ///
 /// # Errors
 /// When they can't be removed.
-pub fn clear_cache(sysroot: &LockedSysroot, stateroot: &str) -> Result<u64> {
-    let dir = cache_dir(sysroot, stateroot);
-    if !dir.is_dir() {
-        return Ok(0);
+pub fn clear_cache(sysroot: &LockedSysroot) -> Result<u64> {
+    let dir = apt_ostree_store::system_dir(&sysroot.repo_path());
+    let (indices, debs) = (dir.join("apt"), dir.join("debs"));
+    let before = apt_ostree_fsx::free_space(sysroot.path())?;
+    if indices.is_dir() {
+        apt_ostree_fsx::remove_tree(&indices).with_context(|| format!("removing '{indices}'"))?;
     }
-    let before = apt_ostree_fsx::free_space(&dir)?;
-    apt_ostree_fsx::clear_dir(&dir).with_context(|| format!("clearing '{dir}'"))?;
-    Ok(apt_ostree_fsx::free_space(&dir)?.saturating_sub(before))
+    let kept = local_debs(sysroot)?;
+    let wanted = |name: &str| name.ends_with(".deb") && !kept.contains(name);
+    let all = Limits {
+        age: Duration::ZERO,
+        bytes: 0,
+        fresh: Duration::ZERO,
+    };
+    prune_files(&debs, &all, wanted).with_context(|| format!("clearing '{debs}'"))?;
+    Ok(apt_ostree_fsx::free_space(sysroot.path())?.saturating_sub(before))
 }
 
-/// Where indices and packages of a system are kept.
-pub fn cache_dir(sysroot: &Sysroot, stateroot: &str) -> Utf8PathBuf {
-    let var = match sysroot.booted() {
-        Some(booted) if booted.stateroot() == stateroot => Utf8PathBuf::from("/var"),
-        _ => sysroot
-            .path()
-            .join("ostree/deploy")
-            .join(stateroot)
-            .join("var"),
-    };
-    var.join("cache/apt-ostree")
+/// The files of all local packages that deployments ask for.
+fn local_debs(sysroot: &Sysroot) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for deployment in sysroot.deployments() {
+        let origin = deployment.origin()?;
+        let requests = origin
+            .local_packages
+            .iter()
+            .chain(&origin.local_packages_replacing_files)
+            .chain(&origin.override_replace_local);
+        names.extend(requests.map(|request| format!("{}.deb", request.sha256)));
+    }
+    Ok(names)
 }
