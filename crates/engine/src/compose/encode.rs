@@ -190,7 +190,8 @@ impl Guess<'_> {
     fn try_warm(self, run: &Run<'_>, resolved: &Resolved, stop: &AtomicBool) -> Result<()> {
         let mut tree = Tree::default();
         let packages = assemble::in_order(self.packages.iter().collect());
-        assemble::unpack(&mut tree, assemble::Owners::new(), &packages, &[])?;
+        let (owners, unowned) = (assemble::Owners::new(), assemble::Unowned::GivesWay);
+        assemble::unpack(&mut tree, owners, &packages, &[], unowned)?;
         let input = Input {
             content: &run.store,
             packages: &self.packages,

@@ -68,13 +68,22 @@ pub fn owners<'p>(packages: &[&'p ImportedPackage]) -> Owners<'p> {
     owners
 }
 
+/// What becomes of a conffile's place where there is a file that no package owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unowned {
+    /// The package's file takes it: what was there came from a layer below the packages.
+    GivesWay,
+    /// It stays, as with dpkg: somebody made it on the system.
+    Stays,
+}
+
 /// Adds the data of `packages` to `tree`, whose files have the `owners`.
 ///
 /// What a package ships below `bin`, `sbin` or `lib*` goes below `usr` (merged /usr). Directories
 /// that exist keep their owner and mode, as dpkg does. A link to a directory, in the tree or in
 /// the package, counts as that directory when the other side has one. Two packages may
 /// ship the same path when one of them `Replaces` the other, a diversion parts them, or the files
-/// are identical (`Multi-Arch: same`). A conffile that is there and nobody's stays.
+/// are identical (`Multi-Arch: same`).
 ///
 /// # Errors
 /// When two packages ship the same path for no such reason, or one ships a path through a file.
@@ -83,6 +92,7 @@ pub fn unpack<'p>(
     mut owners: Owners<'p>,
     packages: &[&'p ImportedPackage],
     diversions: &[Diversion],
+    unowned: Unowned,
 ) -> Result<()> {
     for package in packages {
         let mut unpacker = Unpacker {
@@ -90,6 +100,7 @@ pub fn unpack<'p>(
             owners: &mut owners,
             package,
             diversions,
+            unowned,
         };
         unpacker.dir("", "", &package.tree.root)?;
     }
@@ -102,6 +113,7 @@ struct Unpacker<'a, 'p> {
     owners: &'a mut Owners<'p>,
     package: &'p ImportedPackage,
     diversions: &'a [Diversion],
+    unowned: Unowned,
 }
 
 impl Unpacker<'_, '_> {
@@ -212,7 +224,7 @@ impl Unpacker<'_, '_> {
         let Some(theirs) = self.owners.get(path) else {
             let mut conffiles = self.package.conffiles.iter();
             let is_conffile = conffiles.any(|c| c.path.strip_prefix('/') == Some(path));
-            return if is_conffile {
+            return if is_conffile && self.unowned == Unowned::Stays {
                 Precedence::Theirs
             } else {
                 Precedence::Ours

@@ -17,6 +17,7 @@ use apt_ostree_sandbox::Bind;
 use apt_ostree_store::CacheRepo;
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::assemble::Unowned;
 use super::live::{LiveRoot, Script};
 use super::{accounts, assemble, dpkgdb};
 use crate::content;
@@ -438,7 +439,12 @@ impl GroupRun<'_, '_> {
             Before::Packages(before) => assemble::owners(before),
             Before::Database => dpkgdb::owners(&tree, self.store, &installed)?,
         };
-        assemble::unpack(&mut tree, owners, &packages, &diversions)?;
+        let unowned = if self.before.is_database() {
+            Unowned::Stays
+        } else {
+            Unowned::GivesWay
+        };
+        assemble::unpack(&mut tree, owners, &packages, &diversions, unowned)?;
         dpkgdb::apply_statoverrides(&mut tree, self.store, self.packages)?;
         dpkgdb::add_unpacked(&mut tree, self.store, self.packages)?;
         Ok(tree)
