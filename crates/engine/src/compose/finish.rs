@@ -2,14 +2,14 @@
 
 use anyhow::{Context as _, Result};
 use apt_ostree_model::compose::LintOptions;
-use apt_ostree_model::{ImportedPackage, Step, Tree};
+use apt_ostree_model::{File, ImportedPackage, Step, Tree};
 use apt_ostree_treefile::ComposeSpec;
 
 use super::build::{Configured, megabytes, now};
 use super::context::Run;
 use super::previous::Previous;
 use crate::lint;
-use crate::postprocess::{self, Input, Options};
+use crate::postprocess::{self, Input, Options, Output};
 use crate::rootfs::initramfs::{self, Initramfs};
 use crate::rootfs::live::{LiveRoot, Script};
 
@@ -84,17 +84,7 @@ impl Finish<'_> {
         let tree = live.tree().clone();
         run.remove_scratch(live);
         let file = initramfs.as_ref().map(|i| i.file.clone());
-        let finished = run.reporter.step(Step::Postprocess, || {
-            let finished = postprocess::finish(tree, input, file)?;
-            let report = &finished.report;
-            let summary = format!(
-                "{} moved, {} dropped, {} secrets",
-                report.moved.len(),
-                report.dropped.len(),
-                report.secrets.len()
-            );
-            Ok::<_, anyhow::Error>((finished, summary))
-        })?;
+        let finished = finish_tree(run, tree, input, file)?;
         let warnings = [applied.report.warnings, finished.report.warnings];
         for warning in warnings.into_iter().flatten() {
             run.reporter.warning(warning);
@@ -125,6 +115,26 @@ impl Finish<'_> {
         postprocess::check_ids(&spec.ids, previous.ids.as_ref(), &ids)?;
         Ok(())
     }
+}
+
+/// Turns an installed root into the tree of a commit, as one step.
+pub(crate) fn finish_tree(
+    run: &Run<'_>,
+    tree: Tree,
+    input: Input<'_>,
+    initramfs: Option<File>,
+) -> Result<Output> {
+    run.reporter.step(Step::Postprocess, || {
+        let finished = postprocess::finish(tree, input, initramfs)?;
+        let report = &finished.report;
+        let summary = format!(
+            "{} moved, {} dropped, {} secrets",
+            report.moved.len(),
+            report.dropped.len(),
+            report.secrets.len()
+        );
+        Ok((finished, summary))
+    })
 }
 
 /// Postprocesses a root that was not made here.

@@ -12,7 +12,7 @@ use super::apply::epoch;
 use super::base::OpenBase;
 use crate::compose::build::megabytes;
 use crate::compose::context::Run;
-use crate::compose::finish::has_no_kernel;
+use crate::compose::finish::{finish_tree, has_no_kernel};
 use crate::lint;
 use crate::postprocess::{self, Input, find_kernel};
 use crate::rootfs::initramfs;
@@ -61,17 +61,7 @@ pub(super) fn finish(
     let initramfs = initramfs(run, job, base, &mut live, timestamp)?;
     let tree = live.tree().clone();
     run.remove_scratch(live);
-    let finished = run.reporter.step(Step::Postprocess, || {
-        let finished = postprocess::finish(tree, input, initramfs)?;
-        let report = &finished.report;
-        let summary = format!(
-            "{} moved, {} dropped, {} secrets",
-            report.moved.len(),
-            report.dropped.len(),
-            report.secrets.len()
-        );
-        Ok::<_, anyhow::Error>((finished, summary))
-    })?;
+    let finished = finish_tree(run, tree, input, initramfs)?;
     for warning in finished.report.warnings {
         let known = |path: &String| warning.contains(&format!("'{path}'"));
         if !base.root.factory.iter().any(known) {
