@@ -66,7 +66,7 @@ fn a_signature_from_after_the_end_of_the_key_is_refused() {
             repo.gpg(&["--passphrase", "", "--quick-set-expire", fingerprint, "0"]);
             repo.signing_time = None;
             repo.publish();
-            let words = ["EXPKEYSIG", "expired", "not alive"];
+            let words = ["EXPKEYSIG", "expired", "not alive", "not live"];
             refuse(dir, repo.spec("test"), ErrorKind::Verification, &words);
         }],
     );
