@@ -72,15 +72,16 @@ impl LockedSysroot {
         Ok(staged)
     }
 
-    /// Lets the next shutdown write what is staged.
+    /// Lets the next shutdown write what is staged, as the last thing that is done to the system.
     ///
     /// # Errors
     /// When the lock can't be removed.
-    pub fn unlock_finalization(&self, staged: &Deployment) -> Result<()> {
+    pub fn unlock_finalization(self, staged: &Deployment) -> Result<()> {
         remove_lock()?;
         if staged.is_finalization_locked() {
             // libostree from 2023.8 on keeps the lock elsewhere, behind a call that the oldest
-            // supported one lacks.
+            // supported one lacks. The command waits for the lock of the system, which is ours.
+            drop(self);
             Cmd::new("ostree")
                 .args(["admin", "lock-finalization", "--unlock"])
                 .run()?;
