@@ -2,8 +2,8 @@
 //!
 //! dracut takes in whatever it finds of what its modules name, so the inputs are: its own
 //! directories, the kernel's modules and firmware, every file whose name a dracut script mentions,
-//! and every file that ended up in the archive. The first three make the key; the list of the last
-//! is kept with the result and compared when it is found again.
+//! the accounts mentioned there, and every file that ended up in the archive. All but the last make
+//! the key; the list of the last is kept with the result and compared when it is found again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read, Write as _};
@@ -47,6 +47,13 @@ const NO_INPUT_DIRS: [&str; 7] = [
     "var/lib/dpkg",
     "var/log",
 ];
+
+/// Directories whose own directories count only when a script names them as part of a path, such
+/// as `/terminfo`: much else in there has names like `script` or `control`.
+const NAMED_DIRS: [&str; 2] = ["usr/share", "etc"];
+
+/// Account files: dracut copies the lines of single accounts, by name.
+const ACCOUNTS: [&str; 4] = ["etc/group", "etc/gshadow", "etc/passwd", "etc/shadow"];
 
 /// Directories whose scripts name what dracut takes in.
 const SCRIPT_DIRS: [&str; 2] = ["usr/lib/dracut", "etc/dracut.conf.d"];
@@ -134,6 +141,7 @@ pub fn unchanged(
     };
     Ok(paths
         .iter()
+        .filter(|path| !is_account_file(path))
         .all(|path| checksum_at(before, path) == checksum_at(after, path)))
 }
 
@@ -181,6 +189,7 @@ fn load(tree: &Tree, store: &CacheRepo, key: &str) -> Result<Option<Initramfs>> 
     let same = inputs
         .files
         .iter()
+        .filter(|(path, _)| !is_account_file(path))
         .all(|(path, checksum)| checksum_at(tree, path) == *checksum);
     let paths = inputs.files.into_keys().collect();
     Ok(same.then(|| Initramfs {
@@ -211,6 +220,11 @@ fn checksum_at(tree: &Tree, path: &str) -> Option<Sha256Digest> {
     tree.file(&tree.resolve(path)?).map(|file| file.checksum)
 }
 
+/// True for a file whose lines are in the key as far as they count.
+fn is_account_file(path: &str) -> bool {
+    ACCOUNTS.contains(&path)
+}
+
 /// The hash of everything that decides what dracut takes in.
 fn key(job: &Job<'_>, tree: &Tree, store: &CacheRepo) -> Result<String> {
     let names = mentioned_names(tree, store)?;
@@ -224,12 +238,14 @@ fn key(job: &Job<'_>, tree: &Tree, store: &CacheRepo) -> Result<String> {
             path.strip_prefix(dir)
                 .is_some_and(|rest| rest.starts_with('/'))
         };
+        if is_account_file(&path) {
+            let accounts = content::read_text(tree, store, &path)?;
+            text.push_str(&names.lines_of_accounts(&accounts));
+            continue;
+        }
         let is_input =
             INPUT_DIRS.iter().any(|dir| below(dir)) || below(&modules) || path == "etc/dracut.conf";
-        let is_named = || {
-            names.contain(apt_ostree_model::tree::split(&path).1)
-                && !NO_INPUT_DIRS.iter().any(|dir| below(dir))
-        };
+        let is_named = || names.contain(&path) && !NO_INPUT_DIRS.iter().any(|dir| below(dir));
         if !is_input && !is_named() {
             continue;
         }
@@ -243,14 +259,39 @@ fn key(job: &Job<'_>, tree: &Tree, store: &CacheRepo) -> Result<String> {
     Ok(Sha256Digest::new(openssl::sha::sha256(text.as_bytes())).to_string())
 }
 
-/// File names and `*` patterns that dracut's scripts mention.
+/// What dracut's scripts mention.
+#[derive(Default)]
 struct Names {
+    /// Names of files.
     plain: BTreeSet<String>,
+    /// `*` patterns: what is before the first star and behind the last.
     patterns: Vec<(String, String)>,
+    /// Parts of paths: what follows a `/`.
+    parts: BTreeSet<String>,
 }
 
 impl Names {
-    fn contain(&self, name: &str) -> bool {
+    /// Whether the scripts may mean the file at `path`.
+    fn contain(&self, path: &str) -> bool {
+        let unnamed_dir = |root: &&str| {
+            let rest = path.strip_prefix(*root).and_then(|p| p.strip_prefix('/'));
+            let dir = rest.and_then(|rest| rest.split_once('/'));
+            dir.is_some_and(|(dir, _)| !self.parts.contains(dir))
+        };
+        let name = apt_ostree_model::tree::split(path).1;
+        self.matches(name) && !NAMED_DIRS.iter().any(|root| unnamed_dir(&root))
+    }
+
+    /// The lines of the accounts that the scripts mention.
+    fn lines_of_accounts(&self, text: &str) -> String {
+        let named = text.split_inclusive('\n').filter(|line| {
+            let name = line.split(':').next().unwrap_or_default();
+            self.plain.contains(name)
+        });
+        named.collect()
+    }
+
+    fn matches(&self, name: &str) -> bool {
         self.plain.contains(name)
             || self.patterns.iter().any(|(start, end)| {
                 name.len() >= start.len() + end.len()
@@ -261,10 +302,7 @@ impl Names {
 }
 
 fn mentioned_names(tree: &Tree, store: &CacheRepo) -> Result<Names> {
-    let mut names = Names {
-        plain: BTreeSet::new(),
-        patterns: Vec::new(),
-    };
+    let mut names = Names::default();
     for dir in SCRIPT_DIRS {
         for (path, node) in tree.walk_from(dir) {
             if node.as_file().is_none_or(|f| f.size > 1 << 20) {
@@ -282,15 +320,21 @@ fn mentioned_names(tree: &Tree, store: &CacheRepo) -> Result<Names> {
 impl Names {
     fn add(&mut self, text: &str) {
         let is_name = |c: char| c.is_ascii_alphanumeric() || "@._+-*".contains(c);
+        for part in text.split('/').skip(1) {
+            let end = part.find(|c| !is_name(c)).unwrap_or(part.len());
+            self.parts.insert(part[..end].to_owned());
+        }
         for word in text.split(|c| !is_name(c)).filter(|w| w.len() > 1) {
             match word.split_once('*') {
                 None => {
                     self.plain.insert(word.to_owned());
                 }
-                // `*` and `*.x` alone name everything; such globs are below the input directories.
+                // `*`, `*.x` and `lib*` name everything; such globs are below the input directories.
                 Some((start, rest)) if start.len() > 2 => {
                     let end = rest.rsplit('*').next().unwrap_or_default();
-                    self.patterns.push((start.to_owned(), end.to_owned()));
+                    if (start, end) != ("lib", "") {
+                        self.patterns.push((start.to_owned(), end.to_owned()));
+                    }
                 }
                 Some(_) => {}
             }
@@ -539,14 +583,41 @@ mod tests {
         assert!(cpio_paths(&mut [b'x'; 200].as_slice()).is_err());
     }
 
+    fn names() -> Names {
+        let mut names = Names::default();
+        names.add("require_binaries cryptsetup || return 1\ninst_libdir_file \"libnss_*.so.2\" \"*.conf\"\n");
+        names.add(
+            "[[ $lib == lib* ]]; local script; inst_simple /etc/crypttab ${dir}/terminfo/l/linux\n",
+        );
+        names.add("grep '^systemd-network:' \"$dracutsysrootdir\"/etc/passwd\n");
+        names
+    }
+
     #[test]
     fn names_match_words_and_patterns() {
-        let mut names = Names {
-            plain: BTreeSet::new(),
-            patterns: Vec::new(),
-        };
-        names.add("require_binaries cryptsetup || return 1\ninst_libdir_file \"libnss_*.so.2\" \"*.conf\"\n");
-        assert!(names.contain("cryptsetup") && names.contain("libnss_files.so.2"));
-        assert!(!names.contain("hello") && !names.contain("foo.conf"));
+        let names = names();
+        assert!(names.contain("usr/sbin/cryptsetup"));
+        assert!(names.contain("usr/lib/x86_64-linux-gnu/libnss_files.so.2"));
+        assert!(!names.contain("usr/bin/hello") && !names.contain("etc/foo.conf"));
+        assert!(!names.contain("usr/lib/libpopt.so.0"));
+    }
+
+    #[test]
+    fn names_below_directories_that_nobody_mentions_do_not_count() {
+        let names = names();
+        assert!(names.contain("usr/share/terminfo/l/linux"));
+        assert!(names.contain("etc/crypttab"));
+        assert!(names.contain("usr/bin/script"));
+        assert!(!names.contain("usr/share/bug/cron/script"));
+        assert!(!names.contain("etc/default/cryptsetup"));
+    }
+
+    #[test]
+    fn only_accounts_with_a_name_count() {
+        let text = "root:x:0:0::/root:/bin/sh\nsystemd-network:x:998:998::/:/bin/false\ntinyproxy:x:997:997::/:/bin/false\n";
+        assert_eq!(
+            names().lines_of_accounts(text),
+            "systemd-network:x:998:998::/:/bin/false\n"
+        );
     }
 }
