@@ -14,6 +14,27 @@ use crate::root::{Entry, scan};
 /// Where dpkg keeps its status.
 const STATUS: &str = "var/lib/dpkg/status";
 
+/// `SOURCE_DATE_EPOCH` of installations that are compared.
+pub const SCRIPT_EPOCH: &str = "1700000000";
+
+/// The environment in which the engine runs maintainer scripts, for other tools that run them.
+pub const SCRIPT_ENV: [(&str, &str); 11] = [
+    ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+    ("DEBCONF_NOWARNINGS", "yes"),
+    ("DEBIAN_FRONTEND", "noninteractive"),
+    ("HOME", "/root"),
+    ("INITRD", "No"),
+    ("LANG", "C.UTF-8"),
+    ("LC_ALL", "C.UTF-8"),
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ),
+    ("SOURCE_DATE_EPOCH", SCRIPT_EPOCH),
+    ("SYSTEMD_OFFLINE", "1"),
+    ("TZ", "UTC"),
+];
+
 /// What was compared and what differs.
 #[derive(Debug, Default)]
 pub struct Comparison {
@@ -153,6 +174,10 @@ fn same_meaning(path: &str, roots: [(&Utf8Path, &Accounts); 2]) -> Result<bool> 
             "etc/passwd" | "etc/passwd-" => passwd(&read(root, path)?, names),
             "etc/group" | "etc/group-" => group(&read(root, path)?),
             "var/lib/dpkg/diversions" => triples(&read(root, path)?),
+            "usr/lib/sysimage/apt/extended_states" => {
+                let text = read(root, path)?;
+                text.trim_end().split("\n\n").map(str::to_owned).collect()
+            }
             _ if path.starts_with("var/lib/dpkg/triggers/") => lines(&read(root, path)?),
             "etc/shadow"
             | "etc/gshadow"
@@ -160,6 +185,8 @@ fn same_meaning(path: &str, roots: [(&Utf8Path, &Accounts); 2]) -> Result<bool> 
             | "etc/gshadow-"
             | "etc/shells"
             | "var/lib/dpkg/statoverride"
+            | "usr/lib/sysimage/ucf/hashfile"
+            | "usr/lib/sysimage/ucf/registry"
             | "var/lib/ucf/hashfile"
             | "var/lib/ucf/registry" => lines(&read(root, path)?),
             _ => return Ok(None),
@@ -285,6 +312,33 @@ fn parse_list<'a>(name: &str, text: &'a str) -> Result<Vec<Allowed<'a>>> {
         }));
     }
     Ok(list)
+}
+
+/// Compares two installations, prints how much that was, and fails with what `lists` don't allow
+/// and with what nothing needs in them.
+///
+/// # Errors
+/// Those, and when an installation or a list can't be read.
+pub fn require_same(ours: &Utf8Path, theirs: &Utf8Path, lists: &[(&str, &str)]) -> Result<()> {
+    let found = compare(ours, theirs)?;
+    let complaints = complaints(&found, lists)?;
+    let counts = format!(
+        "{} entries, {} packages, {} listed differences",
+        found.entries,
+        found.packages,
+        found.differences.len()
+    );
+    drop(std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("{counts}\n").as_bytes(),
+    ));
+    ensure!(
+        complaints.is_empty(),
+        "{counts}, {} complaints:\n{}",
+        complaints.len(),
+        complaints.join("\n")
+    );
+    Ok(())
 }
 
 /// Compares differences with the lists that allow them (name and text each): one line per

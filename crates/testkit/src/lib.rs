@@ -6,6 +6,7 @@
 //! sources.
 
 pub mod fakeboot;
+pub mod flat;
 pub mod installed;
 pub mod nspawn;
 pub mod packages;

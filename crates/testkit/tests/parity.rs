@@ -5,15 +5,12 @@
 //! there fails the test, and so does one that nothing needs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::fmt::Write as _;
 use std::process::Command;
 
-use apt_ostree_testkit::installed::{compare, complaints};
+use apt_ostree_testkit::flat::Flat;
+use apt_ostree_testkit::installed::{SCRIPT_ENV, SCRIPT_EPOCH, require_same};
 use apt_ostree_testkit::{MINIMAL, Project, privileged, success};
-use camino::{Utf8Path, Utf8PathBuf};
-
-/// Both installations get this `SOURCE_DATE_EPOCH`.
-const EPOCH: &str = "1700000000";
+use camino::Utf8PathBuf;
 
 const COMMON: &str = include_str!("parity/common.txt");
 
@@ -105,62 +102,20 @@ fn treefile(name: &str, architectures: &str, packages: &[&str]) -> String {
     )
 }
 
-/// The packages of a lockfile in a flat repository.
-struct Flat {
-    dir: Utf8PathBuf,
-    /// `NAME`, or `NAME:ARCH` for a foreign architecture.
-    names: Vec<String>,
-    architectures: Vec<String>,
-}
-
+/// The packages of the project's lockfile in a flat repository.
 fn flat_repo(project: &Project) -> Flat {
     let text = std::fs::read_to_string(project.path().join("lock.json")).unwrap();
     let lock: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let native = lock["arch"].as_str().unwrap();
-    let dir = project.path().join("flat");
-    std::fs::create_dir(&dir).unwrap();
-    let mut flat = Flat {
-        dir,
-        names: Vec::new(),
-        architectures: vec![native.to_owned()],
-    };
+    let mut flat = Flat::new(project.path().join("flat"), lock["arch"].as_str().unwrap()).unwrap();
     for (key, package) in lock["packages"].as_object().unwrap() {
         let [version, arch, sha256] =
             ["version", "arch", "sha256"].map(|name| package[name].as_str().unwrap());
+        let deb = project.cache().join(format!("debs/{sha256}.deb"));
         let name = key.split(':').next().unwrap();
-        let file = flat
-            .dir
-            .join(format!("{name}_{}_{arch}.deb", version.replace(':', "%3a")));
-        let cached = project.cache().join(format!("debs/{sha256}.deb"));
-        std::fs::hard_link(&cached, &file)
-            .or_else(|_| std::fs::copy(&cached, &file).map(drop))
-            .unwrap();
-        if arch == native || arch == "all" {
-            flat.names.push(name.to_owned());
-        } else {
-            flat.names.push(format!("{name}:{arch}"));
-            if !flat.architectures.iter().any(|a| a == arch) {
-                flat.architectures.push(arch.to_owned());
-            }
-        }
+        flat.add(name, version, arch, &deb).unwrap();
     }
-    write_index(&flat);
+    flat.write_index().unwrap();
     flat
-}
-
-fn write_index(flat: &Flat) {
-    let architectures = flat.architectures.join(" ");
-    let release = format!(
-        "apt-ftparchive packages . >Packages && apt-ftparchive -o APT::FTPArchive::Release::Suite=trixie \
-         -o APT::FTPArchive::Release::Codename=trixie -o 'APT::FTPArchive::Release::Architectures={architectures}' \
-         release . >Release.new && mv Release.new Release"
-    );
-    success(
-        Command::new("sh")
-            .args(["-ec", &release])
-            .current_dir(&flat.dir),
-    )
-    .unwrap();
 }
 
 /// Installs the packages of `flat` with dpkg and apt, under the conditions of a compose: same
@@ -189,22 +144,7 @@ fn mmdebstrap(project: &Project, flat: &Flat) -> Utf8PathBuf {
         .arg("trixie")
         .arg(&root)
         .arg(format!("deb [trusted=yes] copy:{} ./", flat.dir));
-    command.env_clear().envs([
-        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
-        ("DEBCONF_NOWARNINGS", "yes"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("HOME", "/root"),
-        ("INITRD", "No"),
-        ("LANG", "C.UTF-8"),
-        ("LC_ALL", "C.UTF-8"),
-        (
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        ),
-        ("SOURCE_DATE_EPOCH", EPOCH),
-        ("SYSTEMD_OFFLINE", "1"),
-        ("TZ", "UTC"),
-    ]);
+    command.env_clear().envs(SCRIPT_ENV);
     success(&mut command).unwrap();
     root
 }
@@ -226,36 +166,13 @@ fn same_as_dpkg(test: &str, treefile: &str, list: (&str, &str)) {
         project
             .compose("install", &args)
             .unwrap()
-            .env("SOURCE_DATE_EPOCH", EPOCH),
+            .env("SOURCE_DATE_EPOCH", SCRIPT_EPOCH),
     )
     .unwrap();
     let flat = flat_repo(&project);
     let theirs = mmdebstrap(&project, &flat);
-    report(&project.path().join("out/rootfs"), &theirs, list);
-}
-
-fn report(ours: &Utf8Path, theirs: &Utf8Path, list: (&str, &str)) {
-    let found = compare(ours, theirs).unwrap();
-    let complaints = complaints(&found, &[("common.txt", COMMON), list]).unwrap();
-    let counts = format!(
-        "{} entries, {} packages, {} listed differences",
-        found.entries,
-        found.packages,
-        found.differences.len()
-    );
-    drop(std::io::Write::write_all(
-        &mut std::io::stderr(),
-        format!("{counts}\n").as_bytes(),
-    ));
-    let text = complaints.iter().fold(String::new(), |mut text, line| {
-        let _ = writeln!(text, "{line}");
-        text
-    });
-    assert!(
-        complaints.is_empty(),
-        "{counts}, {} complaints:\n{text}",
-        complaints.len()
-    );
+    let ours = project.path().join("out/rootfs");
+    require_same(&ours, &theirs, &[("common.txt", COMMON), list]).unwrap();
 }
 
 #[test]

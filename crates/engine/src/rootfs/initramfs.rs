@@ -273,13 +273,13 @@ struct Names {
 impl Names {
     /// Whether the scripts may mean the file at `path`.
     fn contain(&self, path: &str) -> bool {
-        let unnamed_dir = |root: &&str| {
-            let rest = path.strip_prefix(*root).and_then(|p| p.strip_prefix('/'));
+        let unnamed_dir = |root: &str| {
+            let rest = path.strip_prefix(root).and_then(|p| p.strip_prefix('/'));
             let dir = rest.and_then(|rest| rest.split_once('/'));
             dir.is_some_and(|(dir, _)| !self.parts.contains(dir))
         };
         let name = apt_ostree_model::tree::split(path).1;
-        self.matches(name) && !NAMED_DIRS.iter().any(|root| unnamed_dir(&root))
+        self.matches(name) && !NAMED_DIRS.iter().any(|root| unnamed_dir(root))
     }
 
     /// The lines of the accounts that the scripts mention.

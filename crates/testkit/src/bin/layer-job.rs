@@ -97,6 +97,7 @@ fn run_job(job: &Value) -> Option<Value> {
             "unchanged": layered.unchanged,
             "state": layered.state,
             "plan": layered.plan.packages.iter().map(|p| p.name.to_string()).collect::<Vec<_>>(),
+            "packages": layered.plan.packages,
             "inactive": layered.inactive,
             "removed": layered.removed.iter().map(|c| c.name.clone()).collect::<Vec<_>>(),
             "replaced": layered.replaced.iter().map(|c| c.name.clone()).collect::<Vec<_>>(),
