@@ -27,7 +27,7 @@ FILL_PATHS := sed -e 's,@bindir@,$(PREFIX)/bin,g' -e 's,@libexecdir@,$(LIBEXECDI
 # The revision that `apt-ostree --version` shows.
 export APTOSTREE_GIT := $(shell git describe --always --dirty --abbrev=40 --match= 2>/dev/null)
 
-.PHONY: help image build programs test test-full bench lint doc dist dist-files generate \
+.PHONY: help image build programs test test-full bench bench-client lint doc dist dist-files generate \
 	install install-files deb clean rust deps-build deps-run deps-test deps-image deps-all
 
 # Packages are installed one job at a time, and cargo runs its own jobs.
@@ -53,6 +53,9 @@ test-full: deps-all ## Run all tests with the large package sets
 
 bench: deps-run deps-test build ## Measure against ordinary tools, write docs/benchmarks.md
 	$(XTASK) bench
+
+bench-client: deps-run deps-test build ## Measure verbs on a system, write docs/benchmarks-client.md
+	$(XTASK) bench-client
 
 lint: deps-build ## Check format, clippy, generated files and mirror names
 	$(CARGO) fmt --all -- --check

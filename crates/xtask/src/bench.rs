@@ -24,11 +24,11 @@ const LEAF: &str = "hello";
 
 /// Figures of one command.
 #[derive(Debug, Clone)]
-struct Figures {
-    wall: f64,
-    cpu: f64,
-    peak_mib: f64,
-    steps: Vec<(String, f64)>,
+pub(crate) struct Figures {
+    pub(crate) wall: f64,
+    pub(crate) cpu: f64,
+    pub(crate) peak_mib: f64,
+    pub(crate) steps: Vec<(String, f64)>,
 }
 
 /// Runs the benchmark for the sets named in `args` (all without), and writes
@@ -60,18 +60,7 @@ pub(crate) fn run(args: &[String]) -> Result<String> {
 }
 
 fn header() -> Result<String> {
-    let cores = std::thread::available_parallelism()?;
-    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpu
-        .lines()
-        .find_map(|l| l.strip_prefix("model name"))
-        .unwrap_or(": unknown");
-    let mut text = String::from("# Benchmarks\n\n");
-    writeln!(
-        text,
-        "Made by `make bench` on {cores} cores ({}).\n",
-        model.trim_start_matches([' ', '\t', ':'])
-    )?;
+    let mut text = title("Benchmarks", "make bench")?;
     text.push_str(
         "All `.deb` files are there before. **a**: `mmdebstrap` to a directory, `ostree commit` to a bare\n\
          repository, `tar | gzip` to one OCI layer. **b**: ours with an empty cache. **c**: ours with a warm cache\n\
@@ -79,6 +68,20 @@ fn header() -> Result<String> {
          seconds; ratio to a; CPU seconds of all processes; largest resident set of one process.\n",
     );
     Ok(text)
+}
+
+/// The heading of a page of figures, with the machine they are of.
+pub(crate) fn title(title: &str, command: &str) -> Result<String> {
+    let cores = std::thread::available_parallelism()?;
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .unwrap_or(": unknown");
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    Ok(format!(
+        "# {title}\n\nMade by `{command}` on {cores} cores ({model}).\n\n"
+    ))
 }
 
 fn table(name: &str, rows: &[(&'static str, Figures)]) -> Result<String> {
@@ -350,7 +353,7 @@ impl Bench {
 }
 
 /// Step names and seconds of the events; steps that run twice are added up.
-fn steps(events: &str) -> Vec<(String, f64)> {
+pub(crate) fn steps(events: &str) -> Vec<(String, f64)> {
     let mut steps: Vec<(String, f64)> = Vec::new();
     for event in events
         .lines()
@@ -371,7 +374,7 @@ fn steps(events: &str) -> Vec<(String, f64)> {
     steps
 }
 
-fn check(command: &mut Command) -> Result<()> {
+pub(crate) fn check(command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("starting {command:?}"))?;
@@ -380,7 +383,7 @@ fn check(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command below GNU time, which reports CPU seconds and the peak of one process.
-fn timed(command: &Command, stdout: Stdio) -> Result<Figures> {
+pub(crate) fn timed(command: &Command, stdout: Stdio) -> Result<Figures> {
     let report = tempfile::NamedTempFile::new()?;
     let mut time = Command::new("/usr/bin/time");
     time.args(["-f", "%U %S %M", "-o"])

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod bench;
+mod bench_client;
 mod book;
 mod completions;
 mod man;
@@ -22,6 +23,8 @@ const USAGE: &str = "usage: xtask dist DIR    write man pages and completions to
                          fail when they differ from what would be written
        xtask bench [SET...]
                          measure against ordinary tools
+       xtask bench-client
+                         measure verbs on a system
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["dist", dir] => dist(Path::new(dir)),
         ["book", dir] => book::write(&top().join("docs/src"), Path::new(dir)),
         ["bench", sets @ ..] => bench(sets),
+        ["bench-client"] => Ok(std::io::stdout().write_all(bench_client::run()?.as_bytes())?),
         ["generate"] => treefile_docs::write(&top()),
         ["generate", "--check"] => treefile_docs::check(&top()),
         _ => bail!("{USAGE}"),
