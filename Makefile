@@ -111,6 +111,8 @@ install-files:
 		$(FILL_PATHS) data/systemd/$$unit.service.in \
 			>$(DESTDIR)$(UNITDIR)/$$unit.service || exit 1; \
 	done
+	install -D -m 644 data/systemd/ostree-finalize-staged.service.d/50-apt-ostree.conf \
+		$(DESTDIR)$(UNITDIR)/ostree-finalize-staged.service.d/50-apt-ostree.conf
 
 clean: ## Remove what was built and composed here
 	$(CARGO) clean

@@ -10,6 +10,7 @@ pub mod cancel;
 mod cmd;
 mod escape;
 mod file;
+mod heir;
 mod lines;
 mod lock;
 pub mod prune;
@@ -22,6 +23,7 @@ pub use file::{
     free_space, is_temporary, require_space, sha256_file, sha256_reader, write_atomic,
     write_atomic_at,
 };
+pub use heir::Heir;
 pub use lines::{LineSplitter, Tail};
 pub use lock::{Lock, LockMode, Wait};
 pub use remove::{clear_dir, remove_tree, remove_tree_at};

@@ -124,15 +124,12 @@ impl LockedSysroot {
             .deploy_tree(stateroot, new.commit, Some(&file), etc, &argv, none)
             .map_err(|e| error::ostree(&e))?;
         // A new list of deployments is one rename; before it nothing is visible.
-        self.inner
-            .simple_write_deployment(
-                stateroot,
-                &written,
-                etc,
-                SysrootSimpleWriteDeploymentFlags::NO_CLEAN,
-                none,
-            )
-            .map_err(|e| error::ostree(&e))?;
+        self.thawed_in_the_end(|| {
+            let flags = SysrootSimpleWriteDeploymentFlags::NO_CLEAN;
+            self.inner
+                .simple_write_deployment(stateroot, &written, etc, flags, none)
+                .map_err(|e| error::ostree(&e))
+        })?;
         self.reload()?;
         Ok(Deployment::new(written))
     }
@@ -158,9 +155,11 @@ impl LockedSysroot {
         let options = SysrootWriteDeploymentsOpts {
             do_postclean: false,
         };
-        self.inner
-            .write_deployments_with_options(&list, &options, gio::Cancellable::NONE)
-            .map_err(|e| error::ostree(&e))?;
+        self.thawed_in_the_end(|| {
+            self.inner
+                .write_deployments_with_options(&list, &options, gio::Cancellable::NONE)
+                .map_err(|e| error::ostree(&e))
+        })?;
         self.reload()
     }
 

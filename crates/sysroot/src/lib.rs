@@ -10,6 +10,7 @@
 //!   configuration, or renames the file that a shutdown acts on. Before that, a killed run leaves
 //!   objects and directories that the next clean-up removes.
 //! * A commit is compared with its checksums before it is deployed.
+//! * No file system stays frozen, whatever this process dies of.
 //! * `/etc` is merged from what runs; requests and kernel arguments chain on what boots next.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -27,6 +28,7 @@ mod origin;
 mod pull;
 mod status;
 mod system;
+mod thaw;
 mod verify;
 
 pub use base::{BaseRequest, ResolvedBase};
