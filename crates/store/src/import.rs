@@ -56,6 +56,9 @@ pub struct Imported {
     pub fresh: usize,
 }
 
+/// What stands for a version that is too long for a file name.
+pub(crate) const LONG_VERSION: &str = "long";
+
 impl ImportRequest {
     /// The ref that caches the package.
     fn ref_name(&self) -> String {
@@ -64,7 +67,7 @@ impl ImportRequest {
         let digest = self.sha256.to_string();
         // A version can have 255 characters; a file name has no more.
         let version = if version.len() > 200 {
-            "long".to_owned()
+            LONG_VERSION.to_owned()
         } else {
             version
         };

@@ -61,6 +61,7 @@ pub use damage::DamagedObject;
 pub use import::{Import, ImportRequest, Imported};
 pub use load::CommitTree;
 pub use metavalue::MetaValue;
+pub use prune::{CachedPackage, drop_unused};
 pub use refname::{escape_ref, unescape_ref};
 pub use scan::ScanReport;
 pub use target::TargetRepo;

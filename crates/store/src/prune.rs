@@ -2,19 +2,23 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use apt_ostree_fsx::prune::{Cached, Limits, Pruned, excess};
 use apt_ostree_model::{ErrorKind, Kinded, Sha256Digest};
+use camino::Utf8Path;
 use fn_error_context::context;
 use ostree::glib::Variant;
 use ostree::{ObjectType, Repo, gio};
 
 use crate::CacheRepo;
 use crate::error::{invalid_input, storage};
+use crate::import::LONG_VERSION;
 use crate::load::digest;
 use crate::lock::RepoGuard;
 use crate::manifest::PREFIX;
+use crate::refname::unescape_ref;
 
 const NO_CANCEL: Option<&gio::Cancellable> = gio::Cancellable::NONE;
 
@@ -178,4 +182,92 @@ fn take_commit(repo: &Repo, commit: &str, sizes: &mut Sizes) -> u64 {
         }
     }
     taken
+}
+
+/// One package, as a ref of the cache names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CachedPackage {
+    /// Name.
+    pub name: String,
+    /// Version and architecture, with a dot between; `None` when they were too long for the ref.
+    pub version_arch: Option<String>,
+}
+
+impl CachedPackage {
+    /// Reads `aptostree/pkg/NAME/VERSION.ARCH-DIGEST`.
+    fn of_ref(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(PREFIX)?.strip_prefix("/pkg/")?;
+        let (name, version) = rest.split_once('/')?;
+        let (version, _digest) = version.rsplit_once('-')?;
+        let version_arch = (version != LONG_VERSION).then(|| unescape_ref(version));
+        Some(Self {
+            name: unescape_ref(name)?,
+            version_arch: version_arch.flatten(),
+        })
+    }
+}
+
+/// Drops from the repository of a system the packages and trees that were not used for `unused`,
+/// except packages that are `needed`. Their objects go with the next pruning of the repository.
+/// Says how many went.
+///
+/// # Errors
+/// When the repository can't be read or changed.
+#[context("dropping unused packages from repository '{repo}'")]
+pub fn drop_unused(
+    repo: &Utf8Path,
+    needed: impl Fn(&CachedPackage) -> bool,
+    unused: Duration,
+) -> Result<usize> {
+    let handle = Repo::new_for_path(repo);
+    handle.open(NO_CANCEL).map_err(storage)?;
+    let now = SystemTime::now();
+    let mut dropped = 0;
+    for kind in ["pkg", "tree"] {
+        let prefix = format!("{PREFIX}/{kind}");
+        let refs = handle
+            .list_refs_ext(Some(&prefix), ostree::RepoListRefsExtFlags::NONE, NO_CANCEL)
+            .map_err(storage)?;
+        for name in refs.keys() {
+            let path = repo.join("refs/heads").join(name);
+            let used = std::fs::metadata(&path).and_then(|meta| meta.modified())?;
+            // A time in the future is no age.
+            let age = now.duration_since(used).unwrap_or_default();
+            let is_needed = CachedPackage::of_ref(name).is_some_and(|package| needed(&package));
+            if age >= unused && !is_needed {
+                handle
+                    .set_ref_immediate(None, name, None, NO_CANCEL)
+                    .map_err(storage)?;
+                if let Some(dir) = path.parent() {
+                    // Of a package in another version, or of all trees.
+                    drop(std::fs::remove_dir(dir));
+                }
+                dropped += 1;
+            }
+        }
+    }
+    Ok(dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_read_from_refs() {
+        let digest = "0".repeat(32);
+        let read = |name: &str| CachedPackage::of_ref(&format!("{name}-{digest}"));
+        let package = |name: &str, version_arch: Option<&str>| {
+            Some(CachedPackage {
+                name: name.to_owned(),
+                version_arch: version_arch.map(str::to_owned),
+            })
+        };
+        assert_eq!(
+            read("aptostree/pkg/libstdc_2B_2B6/1_3A12-1.amd64"),
+            package("libstdc++6", Some("1:12-1.amd64"))
+        );
+        assert_eq!(read("aptostree/pkg/a/long"), package("a", None));
+        assert_eq!(read("aptostree/tree/a"), None);
+    }
 }

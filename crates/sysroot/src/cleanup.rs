@@ -1,5 +1,7 @@
 //! Removing deployments and what nobody uses.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use ostree::{RepoPruneFlags, gio};
 
@@ -9,6 +11,12 @@ use crate::system::{LockedSysroot, Sysroot};
 
 /// Prefix of refs that keep a commit from when it was fetched until it is deployed.
 pub const TEMPORARY_REFS: &str = "aptostree/base";
+
+/// Prefix of refs that keep the bases of layered deployments.
+const BASE_REFS: &str = "aptostree/deployed";
+
+/// The ref that keeps the newest layered commit from when it was made until it is deployed.
+pub const LAYERED_REF: &str = "aptostree/layered/tmp";
 
 /// What to remove.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,15 +92,54 @@ impl LockedSysroot {
             .prepare_cleanup(none)
             .map_err(|e| error::ostree(&e))
             .context("removing old deployments")?;
-        let (_, _, bytes) = self
-            .repo()
-            .prune(RepoPruneFlags::REFS_ONLY, 0, none)
-            .map_err(|e| error::ostree(&e))
-            .context("removing unused objects")?;
-        Ok(bytes)
+        self.keep_bases()?;
+        let mut freed = 0;
+        // Commits first: one that is there and lacks objects would look damaged to others, should
+        // this be stopped in between.
+        for flags in [RepoPruneFlags::COMMIT_ONLY, RepoPruneFlags::NONE] {
+            let (_, _, bytes) = self
+                .repo()
+                .prune(RepoPruneFlags::REFS_ONLY | flags, 0, none)
+                .map_err(|e| error::ostree(&e))
+                .context("removing unused objects")?;
+            freed += bytes;
+        }
+        Ok(freed)
     }
 
-    /// Drops the refs that kept fetched commits; what is deployed needs them no more.
+    /// Keeps the bases of layered deployments, which have no ref of their own once the branch has
+    /// moved: layers are taken off and put on them again.
+    fn keep_bases(&self) -> Result<()> {
+        let none = gio::Cancellable::NONE;
+        let repo = self.repo();
+        let mut wanted = BTreeSet::new();
+        for deployment in self.deployments() {
+            let commit = self.commit(&deployment.commit())?;
+            if commit.layers.is_some() && self.commit_optional(commit.base())?.is_some() {
+                wanted.insert(commit.base().to_owned());
+            }
+        }
+        let kept = repo
+            .list_refs_ext(Some(BASE_REFS), ostree::RepoListRefsExtFlags::NONE, none)
+            .map_err(|e| error::ostree(&e))
+            .context("listing refs")?;
+        let kept: BTreeSet<String> = kept.into_values().collect();
+        let set = |checksum: &String, keep: bool| {
+            let name = format!("{BASE_REFS}/{checksum}");
+            repo.set_ref_immediate(None, &name, keep.then_some(checksum.as_str()), none)
+                .map_err(|e| error::ostree(&e))
+                .with_context(|| format!("setting ref '{name}'"))
+        };
+        for checksum in wanted.difference(&kept) {
+            set(checksum, true)?;
+        }
+        for checksum in kept.difference(&wanted) {
+            set(checksum, false)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the refs that kept fetched and layered commits; what is deployed needs them no more.
     ///
     /// # Errors
     /// When they can't be removed.
@@ -107,7 +154,13 @@ impl LockedSysroot {
             )
             .map_err(|e| error::ostree(&e))
             .context("listing refs")?;
-        for name in names.keys() {
+        let layered = repo
+            .resolve_rev(LAYERED_REF, true)
+            .map_err(|e| error::ostree(&e))
+            .context("listing refs")?;
+        let layered = layered.map(|_| LAYERED_REF.into());
+        for name in names.into_keys().chain(layered) {
+            let name = name.as_str();
             repo.set_ref_immediate(None, name, None, none)
                 .map_err(|e| error::ostree(&e))
                 .with_context(|| format!("removing ref '{name}'"))?;

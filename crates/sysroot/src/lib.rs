@@ -32,7 +32,7 @@ mod thaw;
 mod verify;
 
 pub use base::{BaseRequest, ResolvedBase};
-pub use cleanup::{Cleaned, CleanupOptions, TEMPORARY_REFS};
+pub use cleanup::{Cleaned, CleanupOptions, LAYERED_REF, TEMPORARY_REFS};
 pub use commit::{CommitInfo, load_commit};
 pub use deploy::NewDeployment;
 pub use deployment::Deployment;

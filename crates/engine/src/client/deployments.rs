@@ -1,12 +1,14 @@
 //! `status`, `rollback`, `cleanup` and `finalize-deployment`: what is done with deployments that
 //! are there.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use apt_ostree_model::client::{
     CleanupRequest, ClientOutcome, FinalizeRequest, RollbackRequest, StatusRequest,
 };
 use apt_ostree_model::{ErrorKind, Kinded, Reporter, Step};
-use apt_ostree_sysroot::{CleanupOptions, FinalizeCheck};
+use apt_ostree_sysroot::{Cleaned, CleanupOptions, FinalizeCheck};
 
 use super::layering;
 use super::system::{self, System};
@@ -54,12 +56,17 @@ pub(super) fn cleanup(request: &CleanupRequest, reporter: &dyn Reporter) -> Resu
             pending: request.pending,
             rollback: request.rollback,
         };
-        let mut cleaned = Default::default();
+        let mut cleaned = Cleaned::default();
         if options != CleanupOptions::default() {
             cleaned = system.sysroot.cleanup(&system.stateroot, options)?;
         }
         if request.repomd {
             cleaned.bytes += layering::clear_cache(&system.sysroot)?;
+        }
+        let all = request.base || request.repomd;
+        let unused = if all { Duration::ZERO } else { layering::KEPT };
+        if layering::drop_unused(&system.sysroot, unused)? > 0 {
+            cleaned.bytes += system.sysroot.prune()?;
         }
         let summary = format!("{} deployments", cleaned.deployments);
         Ok::<_, anyhow::Error>((cleaned, summary))

@@ -10,6 +10,7 @@ use apt_ostree_sysroot::{
 };
 use camino::Utf8PathBuf;
 
+use super::layering;
 use crate::compose::context::utf8;
 
 /// A locked system and the stateroot to work on.
@@ -75,6 +76,7 @@ impl System {
     fn clean_up(&self, reporter: &dyn Reporter) {
         let removed = reporter.step(Step::Cleanup, || {
             self.sysroot.remove_temporary_refs()?;
+            layering::drop_unused(&self.sysroot, layering::KEPT)?;
             let bytes = self.sysroot.prune()?;
             Ok::<_, anyhow::Error>(((), format!("{bytes} bytes freed")))
         });

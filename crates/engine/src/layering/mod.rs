@@ -34,7 +34,7 @@ pub const REPLACED: &str = "aptostree.replaced-base-packages";
 pub const STATE: &str = "aptostree.state-sha512";
 /// The ref that keeps the newest commit made here until something else does. Whoever cleans up
 /// may drop it.
-pub const TMP_REF: &str = "aptostree/layered/tmp";
+pub const TMP_REF: &str = apt_ostree_sysroot::LAYERED_REF;
 
 /// A `.deb` file that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Layers: packages, overrides and an initramfs of the system's own, on a base commit.
 
+mod unused;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use camino::Utf8PathBuf;
 
 use super::db::difference;
 use crate::layering::{InitramfsState, LayerJob, LocalDeb};
+
+pub(super) use unused::{KEPT, drop_unused};
 
 /// A `.deb` that a request names. The file may be gone later; its content must be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
