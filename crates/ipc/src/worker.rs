@@ -14,6 +14,9 @@ const LIBEXEC: &str = "libexec/apt-ostree";
 /// How many lines of a worker's standard error are kept for the case that it dies.
 const LOG_LINES: usize = 10;
 
+/// Signals of programs that went wrong by themselves: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV.
+const CRASHES: [i32; 5] = [4, 6, 7, 8, 11];
+
 /// Variables with which somebody sets up apt, dpkg or libostree for something else. Of the request
 /// alone follows what a verb does.
 ///
@@ -163,9 +166,20 @@ impl Answer {
         match self.end {
             Some(end) => end,
             None if cancelled => Err(into_failure(Kinded::new(ErrorKind::Cancelled, "cancelled"))),
-            None => Err(failed(death_text(status, &self.log))),
+            None => Err(death(status, &self.log)),
         }
     }
+}
+
+fn death(status: ExitStatus, log: &[String]) -> Failure {
+    let mut failure = failed(death_text(status, log));
+    if status
+        .signal()
+        .is_some_and(|signal| CRASHES.contains(&signal))
+    {
+        failure.hint = Some("a damaged repository may be the reason: run 'ostree fsck'".to_owned());
+    }
+    failure
 }
 
 fn death_text(status: ExitStatus, log: &[String]) -> String {
@@ -224,6 +238,8 @@ mod tests {
     fn a_worker_that_dies_is_told_with_its_last_words() {
         let killed = ExitStatus::from_raw(9);
         assert_eq!(death_text(killed, &[]), "the worker died of signal 9");
+        let hint = |signal| death(ExitStatus::from_raw(signal), &[]).hint;
+        assert!(hint(9).is_none() && hint(11).is_some_and(|hint| hint.contains("ostree fsck")));
         let ended = ExitStatus::from_raw(3 << 8);
         assert_eq!(
             death_text(ended, &["last words".to_owned()]),

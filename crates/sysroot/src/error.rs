@@ -28,9 +28,10 @@ fn kinded(error: &glib::Error, otherwise: ErrorKind) -> Kinded {
     let message = escape(error.message());
     match error.kind::<gio::IOErrorEnum>() {
         Some(gio::IOErrorEnum::Cancelled) => cancel::error(),
-        Some(gio::IOErrorEnum::NoSpace | gio::IOErrorEnum::ReadOnly) => {
-            Kinded::new(ErrorKind::Storage, message)
-        }
+        Some(gio::IOErrorEnum::NoSpace) => Kinded::new(ErrorKind::Storage, message).with_hint(
+            "make room; 'apt-ostree cleanup --rollback --repomd' removes what can be had again",
+        ),
+        Some(gio::IOErrorEnum::ReadOnly) => Kinded::new(ErrorKind::Storage, message),
         _ => Kinded::new(otherwise, message),
     }
 }
