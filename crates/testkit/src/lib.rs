@@ -7,6 +7,7 @@
 
 pub mod fakeboot;
 pub mod flat;
+pub mod image;
 pub mod installed;
 pub mod nspawn;
 pub mod packages;

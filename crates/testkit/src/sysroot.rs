@@ -17,7 +17,9 @@ pub const STATEROOT: &str = "debian";
 /// A physical root directory with an OSTree repository and deployments.
 #[derive(Debug)]
 pub struct Sysroot {
-    dir: tempfile::TempDir,
+    path: Utf8PathBuf,
+    /// Removes the directory in the end.
+    temporary: Option<tempfile::TempDir>,
 }
 
 /// What the boot loader would start.
@@ -48,10 +50,27 @@ impl Sysroot {
     pub fn new() -> Result<Self> {
         let parent = target_dir()?.join("test-work");
         std::fs::create_dir_all(&parent)?;
-        let sysroot = Self {
-            dir: tempfile::TempDir::with_prefix_in("sysroot-", &parent)?,
-        };
-        let path = sysroot.path();
+        let dir = tempfile::TempDir::with_prefix_in("sysroot-", &parent)?;
+        let path = Utf8Path::from_path(dir.path()).context("a path is not UTF-8")?;
+        let mut sysroot = Self::create(path)?;
+        sysroot.temporary = Some(dir);
+        Ok(sysroot)
+    }
+
+    /// The sysroot that was made in a directory before.
+    pub fn at(path: &Utf8Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            temporary: None,
+        }
+    }
+
+    /// Like [`Sysroot::new`], in an empty directory of the caller's.
+    ///
+    /// # Errors
+    /// When `ostree` says so.
+    pub fn create(path: &Utf8Path) -> Result<Self> {
+        let sysroot = Self::at(path);
         success(Command::new("ostree").args(["admin", "init-fs", "--modern", path.as_str()]))?;
         for (key, value) in [("sysroot.bootloader", "none"), ("sysroot.readonly", "true")] {
             success(
@@ -66,7 +85,7 @@ impl Sysroot {
 
     /// The directory.
     pub fn path(&self) -> &Utf8Path {
-        Utf8Path::from_path(self.dir.path()).unwrap_or_else(|| Utf8Path::new("/nonexistent"))
+        &self.path
     }
 
     /// Makes the repository at `url` a remote, without signatures.
@@ -266,7 +285,9 @@ impl Sysroot {
 
 impl Drop for Sysroot {
     fn drop(&mut self) {
-        drop(self.unlock());
+        if self.temporary.is_some() {
+            drop(self.unlock());
+        }
     }
 }
 

@@ -109,7 +109,7 @@ fn write_tree(tree: &Utf8Path, version: &str) -> Result<()> {
             "usr/lib/os-release",
             "ID=debian\nPRETTY_NAME=\"Tiny\"\n".to_owned(),
         ),
-        ("usr/lib/modules/6.1.0/vmlinuz", "kernel".to_owned()),
+        ("usr/lib/modules/6.1.0/vmlinuz", format!("kernel {version}")),
         (
             "usr/lib/modules/6.1.0/initramfs.img",
             "initramfs".to_owned(),
