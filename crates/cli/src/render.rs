@@ -23,7 +23,7 @@ pub(crate) use packages::{
 };
 pub use report::{Timings, outcome_text};
 pub use status::{StatusView, status_text};
-pub(crate) use status::{initramfs_text, status_json};
+pub(crate) use status::{initramfs_etc_text, initramfs_text, status_json};
 pub(crate) use view::View;
 
 /// Writes a result to standard output. A reader that has seen enough is no error.

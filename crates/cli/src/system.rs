@@ -2,6 +2,8 @@
 
 mod db;
 mod editor;
+mod history;
+mod overlay;
 
 use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
@@ -12,7 +14,9 @@ use apt_ostree_model::status::Status;
 use apt_ostree_model::{ErrorKind, Kinded};
 
 use crate::cli::Verbosity;
-use crate::cli::client::{ClientVerb, InitramfsArgs, KargsArgs, OverrideVerb, StatusArgs};
+use crate::cli::client::{
+    ClientVerb, ExVerb, InitramfsArgs, InitramfsEtcArgs, KargsArgs, OverrideVerb, StatusArgs,
+};
 use crate::client;
 use crate::render::{self, Ending, StatusView, View};
 use crate::request::options_mut;
@@ -31,6 +35,15 @@ pub(crate) fn run(
         ClientVerb::Status(args) => status(args, verbosity),
         ClientVerb::Db(args) => db::run(args.verb),
         ClientVerb::Initramfs(args) if !(args.enable || args.disable) => initramfs_state(args),
+        ClientVerb::InitramfsEtc(args) if args.only_prints() => initramfs_etc_list(args),
+        ClientVerb::Usroverlay(args) => overlay::run(&args),
+        ClientVerb::Ex(args) => match args.verb {
+            ExVerb::History(args) => history::run(&args),
+            ExVerb::ApplyLive(args) => run(ClientVerb::ApplyLive(args), verbosity, command_line),
+            ExVerb::InitramfsEtc(args) => {
+                run(ClientVerb::InitramfsEtc(args), verbosity, command_line)
+            }
+        },
         ClientVerb::Kargs(args) if args.only_prints() => {
             let text = read_kargs(&args.into())?;
             render::print_stdout(&render::kargs_text(&text))?;
@@ -182,6 +195,14 @@ fn initramfs_state(args: InitramfsArgs) -> Result<ExitCode, Kinded> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn initramfs_etc_list(args: InitramfsEtcArgs) -> Result<ExitCode, Kinded> {
+    let status = read_status(StatusRequest {
+        target: args.target.into(),
+    })?;
+    render::print_stdout(&render::initramfs_etc_text(&status))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 impl KargsArgs {
     /// Nothing is asked for but to see them.
     fn only_prints(&self) -> bool {
@@ -225,9 +246,14 @@ impl How {
             ClientVerb::Reset(args) => (Some(&args.run), false, false),
             ClientVerb::Kargs(args) => (Some(&args.run), args.unchanged_exit_77, false),
             ClientVerb::Initramfs(args) => (Some(&args.run), false, false),
+            ClientVerb::InitramfsEtc(args) => (Some(&args.run), args.unchanged_exit_77, false),
+            ClientVerb::ApplyLive(args) => (Some(&args.run), false, false),
             ClientVerb::Cleanup(args) => (Some(&args.run), false, false),
             ClientVerb::FinalizeDeployment(args) => (Some(&args.run), false, false),
-            ClientVerb::Status(_) | ClientVerb::Db(_) => (None, false, false),
+            ClientVerb::Status(_)
+            | ClientVerb::Db(_)
+            | ClientVerb::Usroverlay(_)
+            | ClientVerb::Ex(_) => (None, false, false),
         };
         let json = run.is_some_and(|run| run.json);
         Self {

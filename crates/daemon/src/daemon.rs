@@ -15,7 +15,7 @@ use crate::clients::Clients;
 use crate::config::{self, Config};
 use crate::gate::{Gate, Pass};
 use crate::journal::{self, Level};
-use crate::objects::{Os, Sysroot};
+use crate::objects::{Os, OsExperimental, Sysroot};
 use crate::runner::Runner;
 use crate::status::{Snapshot, StatusCache};
 use crate::transaction::Transactions;
@@ -171,11 +171,14 @@ impl Daemon {
         let server = self.connection.object_server();
         let names = snapshot.stateroots();
         for gone in served.iter().filter(|old| !names.contains(&old.as_str())) {
+            server.remove::<OsExperimental, _>(os_path(gone)).await?;
             server.remove::<Os, _>(os_path(gone)).await?;
         }
         for name in &names {
             if !served.iter().any(|old| old == name) {
                 let object = Os::new(Arc::clone(self), (*name).to_owned());
+                server.at(os_path(name), object).await?;
+                let object = OsExperimental::new(Arc::clone(self), (*name).to_owned());
                 server.at(os_path(name), object).await?;
             }
         }

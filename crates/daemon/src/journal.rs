@@ -2,9 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::os::unix::net::UnixDatagram;
-
-const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// A transaction started.
 pub(crate) const TRANSACTION_STARTED: &str = "b5fb0ff703b1429ba456840c18e01bcf";
@@ -30,51 +27,19 @@ pub(crate) enum Level {
 /// Writes a message with its id and further fields. Standard error takes it where no journal
 /// runs.
 pub(crate) fn log(level: Level, id: &str, message: &str, fields: &[(&str, &str)]) {
-    let mut entry = Vec::new();
     let number = (level as u8).to_string();
-    let own = [
+    let mut all = vec![
         ("MESSAGE", message),
         ("MESSAGE_ID", id),
         ("PRIORITY", &number),
         ("SYSLOG_IDENTIFIER", "apt-ostreed"),
     ];
-    for (key, value) in own.iter().chain(fields) {
-        push_field(&mut entry, key, value);
-    }
-    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(&entry, SOCKET));
+    all.extend_from_slice(fields);
+    let sent = apt_ostree_fsx::journal::send(&all);
     if sent.is_err() {
         let mut line = String::new();
         let _ = write!(line, "<{number}>{}", apt_ostree_fsx::escape(message));
         // There is no one else to tell.
         drop(writeln!(std::io::stderr(), "{line}"));
-    }
-}
-
-/// The journal's own format: `KEY=VALUE`, or with its length when the value has several lines.
-fn push_field(entry: &mut Vec<u8>, key: &str, value: &str) {
-    entry.extend_from_slice(key.as_bytes());
-    if value.contains('\n') {
-        entry.push(b'\n');
-        entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
-    } else {
-        entry.push(b'=');
-    }
-    entry.extend_from_slice(value.as_bytes());
-    entry.push(b'\n');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_with_lines_can_not_add_fields() {
-        let mut entry = Vec::new();
-        push_field(&mut entry, "MESSAGE", "plain");
-        push_field(&mut entry, "ERROR", "a\nPRIORITY=0");
-        assert_eq!(
-            entry,
-            b"MESSAGE=plain\nERROR\n\x0c\0\0\0\0\0\0\0a\nPRIORITY=0\n"
-        );
     }
 }

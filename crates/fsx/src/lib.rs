@@ -9,8 +9,10 @@
 pub mod cancel;
 mod cmd;
 mod escape;
+mod failpoint;
 mod file;
 mod heir;
+pub mod journal;
 mod lines;
 mod lock;
 pub mod prune;
@@ -19,6 +21,7 @@ mod workdir;
 
 pub use cmd::{Captured, Cmd, CmdError, Stdin};
 pub use escape::{escape, escape_bytes, escape_cut};
+pub use failpoint::fail_point;
 pub use file::{
     free_space, is_temporary, require_space, sha256_file, sha256_reader, write_atomic,
     write_atomic_at,

@@ -80,6 +80,15 @@ pub trait Os {
         options: Sent<'_>,
     ) -> zbus::Result<String>;
     #[zbus(allow_interactive_auth)]
+    fn initramfs_etc(
+        &self,
+        track: &[&str],
+        untrack: &[&str],
+        untrack_all: bool,
+        force_sync: bool,
+        options: Sent<'_>,
+    ) -> zbus::Result<String>;
+    #[zbus(allow_interactive_auth)]
     fn kernel_args(
         &self,
         existing: &str,
@@ -104,6 +113,15 @@ pub trait Os {
     fn cached_update(&self) -> zbus::Result<Received>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn name(&self) -> zbus::Result<String>;
+}
+
+#[zbus::proxy(
+    interface = "org.aptostree1.OSExperimental",
+    default_service = "org.aptostree1"
+)]
+pub trait OsExperimental {
+    #[zbus(allow_interactive_auth)]
+    fn live_fs(&self, options: Sent<'_>) -> zbus::Result<String>;
 }
 
 #[zbus::proxy(

@@ -177,6 +177,40 @@ pub struct InitramfsRequest {
     pub args: Vec<String>,
 }
 
+/// `initramfs-etc`: which files of `/etc` are added to the initramfs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct InitramfsEtcRequest {
+    /// Which system.
+    pub target: Target,
+    /// How it is carried out.
+    pub options: TransactionOptions,
+    /// Files or directories to add, such as `/etc/crypttab`.
+    pub track: Vec<String>,
+    /// Files or directories to leave out from now on.
+    pub untrack: Vec<String>,
+    /// Leave out all.
+    pub untrack_all: bool,
+    /// Make a deployment with the files as they are now, although the list stays.
+    pub force_sync: bool,
+}
+
+/// `apply-live`: what boots next, applied to the running system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct ApplyLiveRequest {
+    /// Which system.
+    pub target: Target,
+    /// How it is carried out.
+    pub options: TransactionOptions,
+    /// The commit to apply; `None`: that of the deployment that boots next.
+    pub commit: Option<String>,
+    /// Go back to the commit that was booted.
+    pub reset: bool,
+    /// Remove and replace packages as well.
+    pub allow_replacement: bool,
+}
+
 /// `cleanup`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
@@ -267,6 +301,8 @@ pub enum ClientOutcome {
         /// Bytes that were fetched.
         bytes: u64,
     },
+    /// The running system was changed.
+    Live(LiveReport),
     /// Space was freed.
     Cleaned {
         /// Bytes that were freed.
@@ -311,6 +347,28 @@ pub struct DeployReport {
     pub pkgdiff: Vec<PackageDiff>,
     /// Whether the reboot was asked for.
     pub reboot: bool,
+    /// What was done to the running system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveReport>,
+}
+
+/// How the running system was changed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct LiveReport {
+    /// The commit that the running system shows now.
+    pub checksum: String,
+    /// Whether that is the one that was booted.
+    pub reset: bool,
+    /// How packages differ from before.
+    pub pkgdiff: Vec<PackageDiff>,
+    /// Services that still run programs or libraries, or were started by units, that are others
+    /// now.
+    pub restart: Vec<String>,
+    /// Units that are enabled now and were not before; nobody has started them.
+    pub start: Vec<String>,
+    /// Files of `/etc` whose defaults changed and that are left as the administrator has them.
+    pub kept: Vec<String>,
 }
 
 #[cfg(test)]
@@ -343,6 +401,8 @@ mod tests {
         round_trip(&Request::Status(StatusRequest::default()));
         round_trip(&Request::Kargs(KargsRequest::default()));
         round_trip(&Request::Initramfs(InitramfsRequest::default()));
+        round_trip(&Request::InitramfsEtc(InitramfsEtcRequest::default()));
+        round_trip(&Request::ApplyLive(ApplyLiveRequest::default()));
         round_trip(&Request::Cleanup(CleanupRequest::default()));
         round_trip(&Request::Rollback(RollbackRequest::default()));
         round_trip(&Request::Finalize(FinalizeRequest::default()));

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{
-    CleanupRequest, ClientOutcome, DbRequest, FinalizeRequest, InitramfsRequest, KargsRequest,
-    RollbackRequest, StatusRequest, UpdateRequest,
+    ApplyLiveRequest, CleanupRequest, ClientOutcome, DbRequest, FinalizeRequest,
+    InitramfsEtcRequest, InitramfsRequest, KargsRequest, RollbackRequest, StatusRequest,
+    UpdateRequest,
 };
 use crate::{ErrorKind, Event, Plan, Sha256Digest};
 
@@ -43,6 +44,10 @@ pub enum Request {
     Kargs(KargsRequest),
     /// `initramfs`: whether it is made on this system.
     Initramfs(InitramfsRequest),
+    /// `initramfs-etc`: which files of `/etc` are added to it.
+    InitramfsEtc(InitramfsEtcRequest),
+    /// `apply-live`: change the running system.
+    ApplyLive(ApplyLiveRequest),
     /// `cleanup`: remove deployments and temporary data.
     Cleanup(CleanupRequest),
     /// `finalize-deployment`: unlock what is staged.

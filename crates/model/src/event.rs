@@ -39,6 +39,8 @@ pub enum Step {
     Verify,
     /// Writing or staging a deployment.
     Deploy,
+    /// Changing the running system.
+    Live,
     /// Removing what is not used any more.
     Cleanup,
 }
@@ -62,6 +64,7 @@ impl Step {
             Self::Encode => "Writing images",
             Self::Verify => "Checking commit",
             Self::Deploy => "Writing deployment",
+            Self::Live => "Applying changes",
             Self::Cleanup => "Cleaning up",
         }
     }

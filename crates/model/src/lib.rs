@@ -12,6 +12,7 @@ pub mod content;
 pub mod digest;
 pub mod error;
 pub mod event;
+pub mod journal;
 pub mod names;
 pub mod origin;
 pub mod package;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::{ReplaceFrom, UpdateRequest};
+use crate::client::{InitramfsEtcRequest, ReplaceFrom, UpdateRequest};
 use crate::reference::Follows;
 use crate::{Arch, ErrorKind, Kinded, PackageName, Sha256Digest, Version};
 
@@ -86,10 +86,18 @@ impl LocalRequest {
 }
 
 impl Origin {
-    /// Whether the commit must be made on this system: something is layered, overridden or put
-    /// into the initramfs.
+    /// Whether the commit must be made on this system: something is layered or overridden, or
+    /// the initramfs is made here. Files that are added to the initramfs are no part of a commit.
     pub fn needs_layering(&self) -> bool {
-        self.has_packages() || self.has_overrides() || self.initramfs != Initramfs::default()
+        self.has_packages()
+            || self.has_overrides()
+            || self.initramfs.regenerate
+            || !self.initramfs.args.is_empty()
+    }
+
+    /// Whether a deployment is more than the commit that is followed.
+    pub fn is_changed_here(&self) -> bool {
+        self.needs_layering() || !self.initramfs.etc.is_empty()
     }
 
     /// Whether packages are layered.
@@ -200,6 +208,27 @@ impl Origin {
         self.initramfs.regenerate = regenerate;
         self.initramfs.args = args.to_vec();
         Ok(())
+    }
+
+    /// Changes which files of `/etc` are added to the initramfs: first what goes, then what comes.
+    /// True when the list is different then.
+    ///
+    /// # Errors
+    /// When a path to be added is not below `/etc`.
+    pub fn set_initramfs_etc(&mut self, request: &InitramfsEtcRequest) -> Result<bool, Kinded> {
+        let before = self.initramfs.etc.clone();
+        let mut files = before.clone();
+        if request.untrack_all {
+            files.clear();
+        }
+        for path in &request.untrack {
+            files.remove(trimmed(path));
+        }
+        for path in &request.track {
+            files.insert(require_etc(path)?.to_owned());
+        }
+        self.initramfs.etc = files;
+        Ok(self.initramfs.etc != before)
     }
 
     fn install(&mut self, text: &str, allow: bool) -> Result<(), Kinded> {
@@ -418,6 +447,27 @@ pub fn request_target(text: &str) -> Result<(PackageName, Option<Arch>), Kinded>
         None => (package, None),
     };
     Ok((name.parse().map_err(|_| malformed())?, arch))
+}
+
+fn trimmed(path: &str) -> &str {
+    path.trim_end_matches('/')
+}
+
+/// A path below `/etc` as it is kept.
+fn require_etc(path: &str) -> Result<&str, Kinded> {
+    let trimmed = trimmed(path);
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    let good = trimmed
+        .strip_prefix("/etc/")
+        .is_some_and(|rest| rest.split('/').all(plain) && !rest.chars().any(char::is_control));
+    if good {
+        return Ok(trimmed);
+    }
+    Err(refused(format!(
+        "'{}' is not a path below /etc",
+        path.escape_debug()
+    ))
+    .with_hint("name a file or directory such as /etc/crypttab"))
 }
 
 fn require_name(name: &str) -> Result<(), Kinded> {

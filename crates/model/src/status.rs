@@ -136,6 +136,10 @@ pub struct Deployment {
     /// The commit that is applied live.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_replaced: Option<String>,
+    /// How many packages differ between the commit that was booted and the one that is applied
+    /// live, such as `1 added`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_diff: Option<String>,
 }
 
 /// A package as rpm-ostree's six fields: the whole name (`NAME_VERSION_ARCH`), name, epoch,

@@ -88,6 +88,7 @@ impl LockedSysroot {
     /// When something can't be removed.
     pub fn prune(&self) -> Result<u64> {
         let none = gio::Cancellable::NONE;
+        self.remove_old_layers()?;
         self.inner
             .prepare_cleanup(none)
             .map_err(|e| error::ostree(&e))

@@ -96,14 +96,20 @@ impl LockedSysroot {
         let argv: Vec<&str> = kargs.as_slice().iter().map(String::as_str).collect();
         let file = origin::to_key_file(new.origin);
         let etc = self.etc_deployment(new.stateroot);
+        let tracked = &new.origin.initramfs.etc;
+        let initrd = match &etc {
+            Some(deployment) => self.stage_initrd(&self.etc_path(deployment), tracked)?,
+            None => None,
+        };
+        let initrds = initrd.as_deref().map(|name| [name]);
         let etc = etc.as_ref().map(|d| &d.inner);
+        let options = SysrootDeployTreeOpts {
+            locked: self.stages() && new.lock_finalization,
+            override_kernel_argv: Some(&argv),
+            overlay_initrds: initrds.as_ref().map(<[&str; 1]>::as_slice),
+        };
         let stateroot = Some(new.stateroot);
         if self.stages() {
-            let options = SysrootDeployTreeOpts {
-                locked: new.lock_finalization,
-                override_kernel_argv: Some(&argv),
-                overlay_initrds: None,
-            };
             let staged = finalize::with_lock(new.lock_finalization, || {
                 self.inner
                     .stage_tree_with_options(
@@ -121,7 +127,14 @@ impl LockedSysroot {
         }
         let written = self
             .inner
-            .deploy_tree(stateroot, new.commit, Some(&file), etc, &argv, none)
+            .deploy_tree_with_options(
+                stateroot,
+                new.commit,
+                Some(&file),
+                etc,
+                Some(&options),
+                none,
+            )
             .map_err(|e| error::ostree(&e))?;
         // A new list of deployments is one rename; before it nothing is visible.
         self.thawed_in_the_end(|| {

@@ -61,7 +61,7 @@ impl Deployment {
     }
 
     /// `none`, `development`, `hotfix` or `transient`.
-    pub(crate) fn unlocked(&self) -> &'static str {
+    pub fn unlocked(&self) -> &'static str {
         match self.inner.unlocked() {
             DeploymentUnlockedState::Development => "development",
             DeploymentUnlockedState::Hotfix => "hotfix",

@@ -166,7 +166,7 @@ pub(crate) fn to_key_file(origin: &Origin) -> KeyFile {
     let key = match &origin.follows {
         Some(Follows::Container(_)) => "container-image-reference",
         // `ostree admin upgrade` must not upgrade over what is layered.
-        _ if origin.needs_layering() => "baserefspec",
+        _ if origin.is_changed_here() => "baserefspec",
         _ => "refspec",
     };
     let followed = origin.follows.as_ref().map(ToString::to_string);

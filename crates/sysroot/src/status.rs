@@ -1,5 +1,7 @@
 //! What is deployed, in rpm-ostree's words.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use apt_ostree_model::origin::{LocalRequest, Origin};
 use apt_ostree_model::reference::Follows;
@@ -50,6 +52,9 @@ impl Sysroot {
             endoflife: commit.string("ostree.endoflife"),
             ..Entry::default()
         };
+        if booted {
+            self.add_live(&mut entry, &commit)?;
+        }
         self.add_commits(&mut entry, &commit)?;
         add_requests(&mut entry, &origin);
         match &origin.follows {
@@ -66,6 +71,18 @@ impl Sysroot {
             None => {}
         }
         Ok(entry)
+    }
+
+    fn add_live(&self, entry: &mut Entry, commit: &CommitInfo) -> Result<()> {
+        let state = self.live_state()?;
+        if let Some(live) = &state.live
+            && let Some(live) = self.commit_optional(live)?
+        {
+            entry.live_diff = package_counts(commit, &live);
+        }
+        entry.live_replaced = state.live;
+        entry.live_inprogress = state.in_progress;
+        Ok(())
     }
 
     fn add_commits(&self, entry: &mut Entry, commit: &CommitInfo) -> Result<()> {
@@ -115,6 +132,31 @@ impl Sysroot {
         }
         Ok(())
     }
+}
+
+/// How packages of two commits differ in numbers, such as `2 added, 1 changed`.
+fn package_counts(old: &CommitInfo, new: &CommitInfo) -> Option<String> {
+    let versions = |commit: &CommitInfo| -> Option<BTreeMap<(String, String), String>> {
+        let list = commit.packages()?.into_iter();
+        Some(
+            list.map(|(n, version, arch)| ((n, arch), version))
+                .collect(),
+        )
+    };
+    let (old, new) = (versions(old)?, versions(new)?);
+    let added = new.keys().filter(|key| !old.contains_key(*key)).count();
+    let removed = old.keys().filter(|key| !new.contains_key(*key)).count();
+    let changed = old
+        .iter()
+        .filter(|(key, version)| new.get(*key).is_some_and(|new| new != *version))
+        .count();
+    let counts = [(changed, "changed"), (added, "added"), (removed, "removed")];
+    let words: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 fn add_requests(entry: &mut Entry, origin: &Origin) {

@@ -188,6 +188,24 @@ impl Sysroot {
             })
     }
 
+    /// The directory of a deployment.
+    pub fn deployment_path(&self, deployment: &Deployment) -> Utf8PathBuf {
+        self.path.join(format!(
+            "ostree/deploy/{}/deploy/{}.{}",
+            deployment.stateroot(),
+            deployment.commit(),
+            deployment.serial()
+        ))
+    }
+
+    /// `/etc` of a deployment as programs on it see it.
+    pub(crate) fn etc_path(&self, deployment: &Deployment) -> Utf8PathBuf {
+        if self.path == "/" && self.booted().is_some_and(|b| b.is(deployment)) {
+            return "/etc".into();
+        }
+        self.deployment_path(deployment).join("etc")
+    }
+
     /// The deployment at a place of the boot order.
     ///
     /// # Errors

@@ -12,10 +12,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::sysroot::Sysroot;
-use crate::{stdout, success};
+use crate::{binary, stdout, success};
 
 /// Exit status of nspawn when the container asks for a reboot and nobody manages units.
 pub const REBOOT: i32 = 133;
+
+/// Where the programs of the workspace are in the container.
+const PROGRAMS: &str = "/run/programs";
+/// Where libraries are that they were built with and another release has in another version.
+const LIBRARIES: &str = "/run/program-libraries";
 
 /// How long a boot or shutdown may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -110,6 +115,14 @@ impl Container {
     /// When it fails.
     pub fn text(&self, args: &[&str]) -> Result<String> {
         Ok(stdout(&success(&mut self.command(args))?).trim().to_owned())
+    }
+
+    /// A command that runs a program of the workspace in the container.
+    pub fn program(&self, name: &str, args: &[&str]) -> Command {
+        let program = format!("{PROGRAMS}/{name}");
+        let mut command = self.command(&[&[program.as_str()], args].concat());
+        command.env("LD_LIBRARY_PATH", LIBRARIES);
+        command
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -220,8 +233,26 @@ fn command(sysroot: &Sysroot, groups: &ControlGroups) -> Result<Command> {
     command.arg(format!("--bind-ro={}:/usr:norbind", root.join("usr")));
     command.arg(format!("--bind={}:/etc:norbind", root.join("etc")));
     command.arg(format!("--bind-ro={flag}:/run/ostree-booted"));
+    let worker = binary("apt-ostree-worker")?;
+    let programs = worker.parent().context("a program has no directory")?;
+    command.arg(format!("--bind-ro={programs}:{PROGRAMS}:norbind"));
+    let libraries = copy_libraries(sysroot, &worker)?;
+    command.arg(format!("--bind-ro={libraries}:{LIBRARIES}:norbind"));
     command.arg("--boot").args(entry.ostree_argument());
     Ok(command)
+}
+
+/// Copies the one library whose name differs from release to release.
+fn copy_libraries(sysroot: &Sysroot, program: &Utf8Path) -> Result<Utf8PathBuf> {
+    let dir = sysroot.path().join("program-libraries");
+    std::fs::create_dir_all(&dir)?;
+    let text = stdout(&success(Command::new("ldd").arg(program))?);
+    let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in paths.filter(|path| path.contains("/libapt-pkg.so")) {
+        let name = Utf8Path::new(path).file_name().unwrap_or_default();
+        std::fs::copy(path, dir.join(name))?;
+    }
+    Ok(dir)
 }
 
 /// Control groups of one container, so that several can run and none stays.

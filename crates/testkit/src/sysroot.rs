@@ -29,6 +29,8 @@ pub struct BootEntry {
     pub linux: Utf8PathBuf,
     /// Initramfs, as a path of the host.
     pub initrd: Utf8PathBuf,
+    /// Archives that are added to it, in order.
+    pub added: Vec<Utf8PathBuf>,
     /// Kernel arguments.
     pub options: String,
 }
@@ -229,17 +231,17 @@ impl Sysroot {
             }
         }
         let (_, text) = best.with_context(|| format!("no entry in '{dir}'"))?;
-        let boot = |key| -> Result<Utf8PathBuf> {
-            let path = self
-                .path()
-                .join("boot")
-                .join(value(&text, key)?.trim_start_matches('/'));
+        let boot = |name: &str| -> Result<Utf8PathBuf> {
+            let path = self.path().join("boot").join(name.trim_start_matches('/'));
             ensure!(path.is_file(), "'{path}' is missing");
             Ok(path)
         };
+        let initrds = text.lines().filter_map(|line| line.strip_prefix("initrd "));
+        let added = initrds.skip(1).map(|name| boot(name.trim()));
         Ok(BootEntry {
-            linux: boot("linux")?,
-            initrd: boot("initrd")?,
+            linux: boot(value(&text, "linux")?)?,
+            initrd: boot(value(&text, "initrd")?)?,
+            added: added.collect::<Result<_>>()?,
             options: value(&text, "options")?.to_owned(),
         })
     }

@@ -2,12 +2,14 @@
 
 mod db;
 mod groups;
+mod live;
 mod values;
 
 use clap::{Args, Subcommand};
 
 pub use db::{DbArgs, DbDiffArgs, DbListArgs, DbRepoArgs, DbVerb, DbVersionArgs, DiffFormat};
 pub use groups::{CacheArgs, ChangeArgs, PackageArgs, TargetArgs};
+pub use live::{ApplyLiveArgs, ExArgs, ExVerb, HistoryArgs, InitramfsEtcArgs, UsroverlayArgs};
 pub use values::{PackageArg, Source};
 
 use super::groups::RunArgs;
@@ -73,6 +75,31 @@ pub enum ClientVerb {
     ///
     /// Without options, prints what holds for each deployment.
     Initramfs(InitramfsArgs),
+    /// Choose files of /etc that are added to the initramfs
+    ///
+    /// The files are added as they are on this system, without making the initramfs anew, to each
+    /// deployment that is made from then on. Without options, prints which files those are.
+    InitramfsEtc(InitramfsEtcArgs),
+    /// Apply what boots next to the running system
+    ///
+    /// Puts the files of the new deployment over /usr until the next boot, adds new defaults to /etc
+    /// where nothing was changed by hand, makes users and directories, and lets systemd read its units
+    /// again. Services are not started or restarted; those that should be are listed. Unless
+    /// --allow-replacement is given, packages may only be added.
+    ApplyLive(ApplyLiveArgs),
+    /// Make /usr writable until the next boot
+    ///
+    /// For trying something out: changes are gone with the next boot, and no change of deployments can
+    /// be applied live before it.
+    #[command(alias = "unlock")]
+    Usroverlay(UsroverlayArgs),
+    /// Commands whose output may still change
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        alias = "experimental"
+    )]
+    Ex(ExArgs),
     /// Remove deployments and temporary data
     Cleanup(CleanupArgs),
     /// Let a locked deployment boot, and reboot into it

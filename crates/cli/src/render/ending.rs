@@ -1,7 +1,7 @@
 //! The end of a change of a system in words.
 
 use apt_ostree_fsx::escape;
-use apt_ostree_model::client::{ClientOutcome, DeployReport};
+use apt_ostree_model::client::{ClientOutcome, DeployReport, LiveReport};
 use apt_ostree_model::compose::Request;
 
 use super::fields::Fields;
@@ -41,6 +41,9 @@ impl Ending {
             Request::Rollback(request) => of(&request.target, false),
             Request::Kargs(request) => of(&request.target, request.options.lock_finalization),
             Request::Initramfs(request) => of(&request.target, request.options.lock_finalization),
+            Request::InitramfsEtc(request) => {
+                of(&request.target, request.options.lock_finalization)
+            }
             Request::Finalize(request) => of(&request.target, false),
             Request::Cleanup(request) => of(&request.target, false),
             _ => Self::default(),
@@ -53,7 +56,16 @@ pub fn client_text(outcome: &ClientOutcome, ending: Ending) -> String {
     match outcome {
         ClientOutcome::Unchanged { message } => escape(message) + "\n",
         ClientOutcome::Deployed(report) => {
-            pkgdiff_text(&report.pkgdiff) + &deployed_line(report, ending)
+            let live = report.live.as_ref().map_or_else(String::new, live_notes);
+            pkgdiff_text(&report.pkgdiff) + &live + &deployed_line(report, ending)
+        }
+        ClientOutcome::Live(report) => {
+            let line = if report.reset {
+                "The running system is as it was booted.\n"
+            } else {
+                "Changes are applied to the running system.\n"
+            };
+            pkgdiff_text(&report.pkgdiff) + &live_notes(report) + line
         }
         ClientOutcome::Planned(report) => {
             let diff = pkgdiff_text(&report.pkgdiff);
@@ -86,13 +98,39 @@ fn deployed_line(report: &DeployReport, ending: Ending) -> String {
             "Changes are locked. Run \"apt-ostree finalize-deployment {checksum}\" to reboot into \
              them\n"
         )
-    } else if ending.live {
+    } else if ending.live && report.live.is_some() {
         "Changes are applied to the running system and boot next\n".to_owned()
     } else if ending.offline {
         format!("Deployed {checksum}\n")
     } else {
         "Changes queued for next boot. Run \"systemctl reboot\" to start a reboot\n".to_owned()
     }
+}
+
+/// What is left to do after the running system was changed.
+fn live_notes(report: &LiveReport) -> String {
+    let mut text = String::new();
+    let mut list = |title: &str, items: &[String]| {
+        if !items.is_empty() {
+            text.push_str(title);
+            for item in items {
+                text.push_str(&format!("  {}\n", escape(item)));
+            }
+        }
+    };
+    list(
+        "Files of /etc that were changed by hand and stay as they are:\n",
+        &report.kept,
+    );
+    list(
+        "Services that still run what was there before; restart them with \"systemctl restart\":\n",
+        &report.restart,
+    );
+    list(
+        "Enabled units that don't run yet; start them with \"systemctl start\":\n",
+        &report.start,
+    );
+    text
 }
 
 fn available_text(report: &DeployReport, preview: bool) -> String {

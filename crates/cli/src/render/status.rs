@@ -189,6 +189,7 @@ fn push_commits(fields: &mut Fields, deployment: &Deployment, verbose: bool) {
         deployment.live_inprogress.as_deref(),
     );
     fields.push_some("LiveCommit", deployment.live_replaced.as_deref());
+    fields.push_some("LiveDiff", deployment.live_diff.as_deref());
 }
 
 fn push_state(fields: &mut Fields, deployment: &Deployment, verbose: bool) {
@@ -374,6 +375,20 @@ pub(crate) fn initramfs_text(status: &Status) -> String {
             fields.push("Initramfs", "of the base");
         }
         fields.write(&mut text, fields.label_width(), None);
+    }
+    text
+}
+
+/// `initramfs-etc` without options: what holds for the deployment that boots next.
+pub(crate) fn initramfs_etc_text(status: &Status) -> String {
+    let next = status.deployments.first();
+    let files = next.map_or(&[][..], |deployment| &deployment.initramfs_etc);
+    if files.is_empty() {
+        return "No files are tracked.\n".to_owned();
+    }
+    let mut text = "Tracked files:\n".to_owned();
+    for file in files {
+        let _ = writeln!(text, "  {}", escape(file));
     }
     text
 }

@@ -1,18 +1,18 @@
 //! From what was typed to what is asked of a system.
 
 use apt_ostree_model::client::{
-    BaseChange, CleanupRequest, DbRequest, FinalizeRequest, InitramfsRequest, KargsRequest,
-    LocalPackage, ReplaceFrom, RollbackRequest, StatusRequest, Target, TransactionOptions,
-    UpdateRequest,
+    ApplyLiveRequest, BaseChange, CleanupRequest, DbRequest, FinalizeRequest, InitramfsEtcRequest,
+    InitramfsRequest, KargsRequest, LocalPackage, ReplaceFrom, RollbackRequest, StatusRequest,
+    Target, TransactionOptions, UpdateRequest,
 };
 use apt_ostree_model::compose::Request;
 use apt_ostree_model::{ErrorKind, Kinded};
 
 use crate::cli::client::{
-    CacheArgs, ChangeArgs, CleanupArgs, ClientVerb, DbVerb, DeployArgs, FinalizeArgs,
-    InitramfsArgs, InstallArgs, KargsArgs, OverrideCommonArgs, OverrideRemoveArgs,
-    OverrideReplaceArgs, OverrideResetArgs, OverrideVerb, PackageArg, PackageArgs, RebaseArgs,
-    ResetArgs, RollbackArgs, TargetArgs, UninstallArgs, UpgradeArgs,
+    ApplyLiveArgs, CacheArgs, ChangeArgs, CleanupArgs, ClientVerb, DbVerb, DeployArgs, ExVerb,
+    FinalizeArgs, InitramfsArgs, InitramfsEtcArgs, InstallArgs, KargsArgs, OverrideCommonArgs,
+    OverrideRemoveArgs, OverrideReplaceArgs, OverrideResetArgs, OverrideVerb, PackageArg,
+    PackageArgs, RebaseArgs, ResetArgs, RollbackArgs, TargetArgs, UninstallArgs, UpgradeArgs,
 };
 
 impl TryFrom<ClientVerb> for Request {
@@ -38,11 +38,24 @@ impl TryFrom<ClientVerb> for Request {
             ClientVerb::Reset(args) => update(args.into()),
             ClientVerb::Kargs(args) => Self::Kargs(args.into()),
             ClientVerb::Initramfs(args) => Self::Initramfs(args.into()),
+            ClientVerb::InitramfsEtc(args) => Self::InitramfsEtc(args.into()),
+            ClientVerb::ApplyLive(args) => Self::ApplyLive(args.into()),
+            ClientVerb::Ex(args) => match args.verb {
+                ExVerb::ApplyLive(args) => Self::ApplyLive(args.into()),
+                ExVerb::InitramfsEtc(args) => Self::InitramfsEtc(args.into()),
+                ExVerb::History(_) => return Err(no_request()),
+            },
+            ClientVerb::Usroverlay(_) => return Err(no_request()),
             ClientVerb::Cleanup(args) => Self::Cleanup(args.into()),
             ClientVerb::FinalizeDeployment(args) => Self::Finalize(args.into()),
             ClientVerb::Db(args) => Self::Db(args.verb.into()),
         })
     }
+}
+
+/// The error for a verb that the command line carries out itself.
+fn no_request() -> Kinded {
+    Kinded::new(ErrorKind::Failed, "the verb needs no worker")
 }
 
 /// The options of `request`, when it has some.
@@ -52,6 +65,8 @@ pub(crate) fn options_mut(request: &mut Request) -> Option<&mut TransactionOptio
         Request::Rollback(request) => Some(&mut request.options),
         Request::Kargs(request) => Some(&mut request.options),
         Request::Initramfs(request) => Some(&mut request.options),
+        Request::InitramfsEtc(request) => Some(&mut request.options),
+        Request::ApplyLive(request) => Some(&mut request.options),
         Request::Finalize(request) => Some(&mut request.options),
         _ => None,
     }
@@ -260,6 +275,34 @@ impl From<InitramfsArgs> for InitramfsRequest {
             options: (&args.change).into(),
             regenerate: args.enable,
             args: args.args,
+        }
+    }
+}
+
+impl From<InitramfsEtcArgs> for InitramfsEtcRequest {
+    fn from(args: InitramfsEtcArgs) -> Self {
+        Self {
+            target: args.target.into(),
+            options: (&args.change).into(),
+            track: args.track,
+            untrack: args.untrack,
+            untrack_all: args.untrack_all,
+            force_sync: args.force_sync,
+        }
+    }
+}
+
+impl From<ApplyLiveArgs> for ApplyLiveRequest {
+    fn from(args: ApplyLiveArgs) -> Self {
+        Self {
+            target: args.system.into(),
+            options: TransactionOptions {
+                dry_run: args.dry_run,
+                ..TransactionOptions::default()
+            },
+            commit: args.commit,
+            reset: args.reset,
+            allow_replacement: args.allow_replacement,
         }
     }
 }

@@ -208,6 +208,25 @@ impl Os {
     }
 
     #[zbus(out_args("transaction_address"))]
+    async fn initramfs_etc(
+        &self,
+        track: Vec<String>,
+        untrack: Vec<String>,
+        untrack_all: bool,
+        force_sync: bool,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String> {
+        let change = verbs::InitramfsEtc {
+            track,
+            untrack,
+            untrack_all,
+            force_sync,
+        };
+        verbs::initramfs_etc(self, change, options, &header).await
+    }
+
+    #[zbus(out_args("transaction_address"))]
     async fn kernel_args(
         &self,
         existing_kernel_args: &str,

@@ -7,8 +7,8 @@ use apt_ostree_ipc::options::{Dict, MAX_TEXT_BYTES, Options, check_list, check_t
 use apt_ostree_ipc::update::transaction_options;
 use apt_ostree_ipc::{Action, Error, Result, action};
 use apt_ostree_model::client::{
-    CleanupRequest, FinalizeRequest, InitramfsRequest, KargsRequest, RollbackRequest,
-    TransactionOptions,
+    ApplyLiveRequest, CleanupRequest, FinalizeRequest, InitramfsEtcRequest, InitramfsRequest,
+    KargsRequest, RollbackRequest, TransactionOptions,
 };
 use apt_ostree_model::compose::Request;
 use zbus::message::Header;
@@ -64,6 +64,76 @@ pub(super) async fn initramfs(
         args,
     });
     let order = order("SetInitramfsState", "initramfs", &options, request);
+    order_for(os, caller, actions, order).await
+}
+
+/// The lists and flags of `InitramfsEtc`.
+#[derive(Debug)]
+pub(super) struct InitramfsEtc {
+    pub(super) track: Vec<String>,
+    pub(super) untrack: Vec<String>,
+    pub(super) untrack_all: bool,
+    pub(super) force_sync: bool,
+}
+
+pub(super) async fn initramfs_etc(
+    os: &Os,
+    change: InitramfsEtc,
+    options: Dict,
+    header: &Header<'_>,
+) -> Result<String> {
+    let (caller, _pass) = os.daemon.enter(header).await?;
+    let InitramfsEtc {
+        track,
+        untrack,
+        untrack_all,
+        force_sync,
+    } = change;
+    check_list("track", &track)?;
+    check_list("untrack", &untrack)?;
+    let options = only_transaction_options(options)?;
+    if !track.is_empty() {
+        require_unlocked(os)?;
+    }
+    let actions = with(Action::Bootconfig, &options);
+    let request = Request::InitramfsEtc(InitramfsEtcRequest {
+        target: os.daemon.status.target(&os.name),
+        options: options.clone(),
+        track,
+        untrack,
+        untrack_all,
+        force_sync,
+    });
+    let order = order("InitramfsEtc", "initramfs-etc", &options, request);
+    order_for(os, caller, actions, order).await
+}
+
+pub(super) async fn apply_live(os: &Os, options: Dict, header: &Header<'_>) -> Result<String> {
+    let (caller, _pass) = os.daemon.enter(header).await?;
+    let mut given = Options::new(options);
+    let options = TransactionOptions {
+        command_line: given.text("initiating-command-line")?.unwrap_or_default(),
+        dry_run: given.is_set("dry-run")?,
+        ..TransactionOptions::default()
+    };
+    let request = ApplyLiveRequest {
+        target: os.daemon.status.target(&os.name),
+        options: options.clone(),
+        commit: given.text("target")?,
+        reset: given.is_set("reset")?,
+        allow_replacement: given.is_set("replace")?,
+    };
+    given.finish()?;
+    if request.reset && request.commit.is_some() {
+        return Err(invalid("'reset' excludes 'target'"));
+    }
+    let title = if request.reset {
+        "apply-live --reset"
+    } else {
+        "apply-live"
+    };
+    let actions = with(Action::ApplyLive, &options);
+    let order = order("LiveFs", title, &options, Request::ApplyLive(request));
     order_for(os, caller, actions, order).await
 }
 

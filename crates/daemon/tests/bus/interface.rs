@@ -55,7 +55,7 @@ fn introspection_equals_the_xml() -> Result<()> {
     }
     let fixture = Fixture::new(&Options::default())?;
     let expected = members(&Node::from_reader(INTERFACE_XML.as_bytes())?);
-    assert_eq!(expected.len(), 3);
+    assert_eq!(expected.len(), 4);
     let live = fixture.as_user(0, async move |connection| {
         let os = os(&connection).await?;
         let transaction = os.cleanup(&["repomd"]).await?;

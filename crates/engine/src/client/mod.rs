@@ -7,8 +7,10 @@
 mod base;
 mod db;
 mod deployments;
+mod journal;
 mod kargs;
 pub mod layering;
+mod live;
 mod locals;
 mod system;
 mod update;
@@ -29,6 +31,8 @@ pub fn run(request: &Request, reporter: &dyn Reporter) -> Result<ClientOutcome> 
         Request::Rollback(request) => deployments::rollback(request, reporter),
         Request::Kargs(request) => kargs::kargs(request, reporter),
         Request::Initramfs(request) => update::initramfs(request, reporter),
+        Request::InitramfsEtc(request) => update::initramfs_etc(request, reporter),
+        Request::ApplyLive(request) => live::apply_live(request, reporter),
         Request::Cleanup(request) => deployments::cleanup(request, reporter),
         Request::Finalize(request) => deployments::finalize(request),
         Request::Db(request) => db::db(request),

@@ -10,6 +10,7 @@ use apt_ostree_sysroot::{
 };
 use camino::Utf8PathBuf;
 
+use super::journal;
 use super::layering;
 use crate::compose::context::utf8;
 
@@ -67,6 +68,9 @@ impl System {
             },
             reporter,
         )?;
+        let info = self.sysroot.commit(new.commit)?;
+        let about = (&info, new.origin);
+        journal::deployed(&self.sysroot, &deployment, about, &options.command_line);
         self.clean_up(reporter);
         Ok(deployment)
     }
@@ -116,7 +120,7 @@ impl Before {
             version: new.version.clone(),
             staged: false,
             pkgdiff: pkgdiff.unwrap_or_else(|| super::db::difference(&self.commit, new)),
-            reboot: false,
+            ..DeployReport::default()
         }
     }
 }

@@ -4,12 +4,14 @@
 use anyhow::{Context as _, Result};
 use apt_ostree_model::Reporter;
 use apt_ostree_model::client::{
-    BaseChange, ClientOutcome, InitramfsRequest, TransactionOptions, UpdateRequest,
+    BaseChange, ClientOutcome, InitramfsEtcRequest, InitramfsRequest, TransactionOptions,
+    UpdateRequest,
 };
 use apt_ostree_model::compose::PackageDiff;
 use apt_ostree_model::origin::Origin;
 
 use super::layering::{self, LayerOptions, LayerRequest, LocalFile};
+use super::live::Change;
 use super::system::{Before, NewCommit, System};
 use super::{base, locals};
 
@@ -57,11 +59,28 @@ pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result
         let bytes = base.fetched + made.downloaded;
         return Ok(ClientOutcome::Downloaded { bytes });
     }
-    let outcome = finish(&system, &before, (made, &origin), options, reporter)?;
+    let live = match &made.commit {
+        // Refused before anything is deployed.
+        Some(commit) if request.apply_live => plan_live(&system, request, commit)?,
+        _ => None,
+    };
+    let mut outcome = finish(&system, &before, (made, &origin), options, reporter)?;
+    if let (Some(live), ClientOutcome::Deployed(report)) = (live, &mut outcome) {
+        let done = live
+            .carry_out(&system, reporter)
+            .context("the deployment boots next")?;
+        report.live = Some(done);
+    }
     if !request.skip_purge && origin.follows != before.origin.follows {
         purge(&system, &before, reporter);
     }
     Ok(outcome)
+}
+
+/// What is to be done on the running system. Who asks for a removal means the running system too.
+fn plan_live(system: &System, request: &UpdateRequest, commit: &str) -> Result<Option<Change>> {
+    let allow = request.uninstall_all || !request.uninstall.is_empty();
+    Change::plan(system, commit, allow)
 }
 
 /// Changes how the initramfs is made.
@@ -90,6 +109,32 @@ pub(super) fn initramfs(
         return Ok(ClientOutcome::Planned(report));
     }
     finish(&system, &before, (made, &origin), options, reporter)
+}
+
+/// Changes which files of `/etc` are added to the initramfs.
+pub(super) fn initramfs_etc(
+    request: &InitramfsEtcRequest,
+    reporter: &dyn Reporter,
+) -> Result<ClientOutcome> {
+    let system = System::lock(&request.target)?;
+    let before = system.before()?;
+    let mut origin = before.origin.clone();
+    if !origin.set_initramfs_etc(request)? && !request.force_sync {
+        return Ok(unchanged("No changes."));
+    }
+    let made = Made::base(&before.commit.checksum);
+    if request.options.dry_run {
+        return Ok(ClientOutcome::Planned(
+            before.report(&before.commit, made.pkgdiff),
+        ));
+    }
+    finish(
+        &system,
+        &before,
+        (made, &origin),
+        &request.options,
+        reporter,
+    )
 }
 
 /// A commit, or what it would be.

@@ -138,6 +138,15 @@ pub(super) fn parse_line(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A path below `/etc`; what else is wrong with it is for others to say.
+pub(super) fn parse_path(text: &str) -> Result<String, String> {
+    let path = parse_line(text)?;
+    if !path.starts_with("/etc/") {
+        return Err("only files below /etc can be added".to_owned());
+    }
+    Ok(path)
+}
+
 /// The name of a stateroot: one path component.
 pub(super) fn parse_stateroot(text: &str) -> Result<String, String> {
     if text == "." || text == ".." || text.contains('/') {

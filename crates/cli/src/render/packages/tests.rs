@@ -103,6 +103,7 @@ fn report() -> DeployReport {
         staged: true,
         pkgdiff: diff(),
         reboot: false,
+        live: None,
     }
 }
 

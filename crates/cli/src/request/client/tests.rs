@@ -331,7 +331,12 @@ fn what_contradicts_itself_is_refused() {
         ("db diff a b --repo r --sysroot s", twice),
         ("db diff a b c", "unexpected argument"),
         ("db list", missing),
-        ("apply-live", "unrecognized subcommand"),
+        ("apply-live --reset --target x", twice),
+        ("initramfs-etc --track /usr/x", "below /etc"),
+        ("initramfs-etc --untrack /etc/x --untrack-all", twice),
+        ("usroverlay --hotfix --transient", twice),
+        ("ex", missing),
+        ("ex history --all --limit 2", twice),
     ] {
         let text = verb(line).expect_err(line).to_string();
         assert!(text.contains(reason), "{line}: {text}");

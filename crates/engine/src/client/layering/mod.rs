@@ -140,12 +140,7 @@ fn texts(set: &BTreeSet<String>) -> Vec<String> {
 /// `/etc` of the deployment whose configuration goes on.
 fn etc(request: &LayerRequest<'_>) -> Result<Option<Utf8PathBuf>> {
     let deployment = request.sysroot.merge_deployment(request.stateroot)?;
-    let path = request.sysroot.path().join(format!(
-        "ostree/deploy/{}/deploy/{}.{}/etc",
-        deployment.stateroot(),
-        deployment.commit(),
-        deployment.serial()
-    ));
+    let path = request.sysroot.deployment_path(&deployment).join("etc");
     // One that is staged has none yet.
     Ok(path.is_dir().then_some(path))
 }
