@@ -33,11 +33,18 @@ const IN_PROGRESS_REF: &str = "aptostree/live-apply-inprogress";
 /// How long a program of the system may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The booted tree is looked up anew each time: below a live `/usr` it can't be seen.
+/// The booted tree is looked up anew each time: below a live `/usr` it can't be seen. All that
+/// leads to it is private, so that nobody else sees it, and its end is not the end of the overlay,
+/// which else would be on both as they are one mount.
 const MOUNT: &str = "mkdir -p \"$2\"
-mount --bind / \"$2\"
-trap 'umount -l \"$2\"' EXIT
-mount -t overlay -o \"ro,lowerdir=$1:$2/usr\" aptostree-live /usr";
+umount --lazy \"$2\" 2>/dev/null || true
+mount -t tmpfs -o mode=0700 tmpfs \"$2\"
+trap 'umount --lazy \"$2\"; rmdir \"$2\"' EXIT
+mount --make-private \"$2\"
+mkdir \"$2/root\"
+mount --bind / \"$2/root\"
+mount --make-private \"$2/root\"
+mount -t overlay -o \"ro,lowerdir=$1:$2/root/usr\" aptostree-live /usr";
 
 /// What the running system shows instead of the commit that was booted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -201,15 +208,21 @@ impl LockedSysroot {
         if state == LiveState::default() {
             self.set_live_refs(&state)?;
         }
-        let mounted = mounted_layers()?;
         let parent = self.layers();
-        let Ok(layers) = parent.read_dir_utf8() else {
+        let layers: Vec<_> = match parent.read_dir_utf8() {
+            Err(error) if error.kind() == IoKind::NotFound => return Ok(()),
+            layers => layers.and_then(Iterator::collect::<std::io::Result<_>>),
+        }
+        .with_context(|| format!("reading '{parent}'"))?;
+        if layers.is_empty() {
             return Ok(());
-        };
+        }
+        let table = mount_table()?;
+        let mounted: Vec<&str> = on_usr(&table).iter().filter_map(|m| m.layer).collect();
         for layer in layers {
-            let path = layer?.into_path();
-            if !mounted.contains(&path) {
-                apt_ostree_fsx::remove_tree(&path).with_context(|| format!("removing '{path}'"))?;
+            let path = layer.path();
+            if !mounted.contains(&path.as_str()) {
+                apt_ostree_fsx::remove_tree(path).with_context(|| format!("removing '{path}'"))?;
             }
         }
         Ok(())
@@ -230,7 +243,7 @@ impl LockedSysroot {
     /// # Errors
     /// When a layer can't be unmounted; one that was applied before may be seen then.
     pub fn unmount_live(&self) -> Result<()> {
-        for _ in mounted_layers()? {
+        while is_live(&mount_table()?) {
             in_system(&["umount", "--lazy", "/usr"]).context("unmounting the overlay on '/usr'")?;
         }
         Ok(())
@@ -261,26 +274,49 @@ pub fn in_system(args: &[&str]) -> Result<Vec<u8>> {
     Ok(run.stdout)
 }
 
-/// The layers that are mounted on `/usr`, those below others first.
-fn mounted_layers() -> Result<Vec<Utf8PathBuf>> {
-    let path = "/proc/self/mountinfo";
-    let table = std::fs::read_to_string(path).with_context(|| format!("reading '{path}'"))?;
-    Ok(layers_in(&table))
+/// The mounts of the system, not those of this process.
+fn mount_table() -> Result<String> {
+    let table = in_system(&["cat", "/proc/self/mountinfo"]).context("reading the mounts")?;
+    Ok(String::from_utf8_lossy(&table).into_owned())
 }
 
-fn layers_in(table: &str) -> Vec<Utf8PathBuf> {
-    let layer = |line: &str| {
-        let (place, kind) = line.split_once(" - ")?;
+/// One line of the table of mounts.
+#[derive(Debug)]
+struct Mount<'t> {
+    id: &'t str,
+    parent: &'t str,
+    /// The layer that it shows, when it is an overlay of ours.
+    layer: Option<&'t str>,
+}
+
+/// What is mounted on `/usr`. The kernel shows an overlay of ours twice where `/` and `/usr` are
+/// parts of one mount.
+fn on_usr(table: &str) -> Vec<Mount<'_>> {
+    let mount = |line| -> Option<Mount<'_>> {
+        let (place, kind) = str::split_once(line, " - ")?;
+        let place: Vec<&str> = place.split(' ').collect();
         let mut kind = kind.split(' ');
-        let ours = place.split(' ').nth(4) == Some("/usr")
-            && (kind.next(), kind.next()) == (Some("overlay"), Some(SOURCE));
+        let ours = (kind.next(), kind.next()) == (Some("overlay"), Some(SOURCE));
         let lower = kind
             .next()?
             .split(',')
-            .find_map(|option| option.strip_prefix("lowerdir="))?;
-        ours.then(|| lower.split(':').next().unwrap_or(lower).into())
+            .find_map(|option| option.strip_prefix("lowerdir="));
+        let layer = lower.and_then(|lower| lower.split(':').next());
+        (*place.get(4)? == "/usr").then_some(Mount {
+            id: place[0],
+            parent: place[1],
+            layer: layer.filter(|_| ours),
+        })
     };
-    table.lines().filter_map(layer).collect()
+    table.lines().filter_map(mount).collect()
+}
+
+/// Whether what is seen at `/usr` is ours.
+fn is_live(table: &str) -> bool {
+    let mounts = on_usr(table);
+    let covered = |mount: &Mount<'_>| mounts.iter().any(|other| other.parent == mount.id);
+    let mut top = mounts.iter().filter(|mount| !covered(mount));
+    top.any(|mount| mount.layer.is_some())
 }
 
 #[cfg(test)]
@@ -294,6 +330,14 @@ mod tests {
             41 40 0:51 / /usr ro,relatime - overlay aptostree-live ro,lowerdir=/ostree/repo/x/1:/run/r/usr\n\
             42 41 0:52 / /usr rw - overlay overlay rw,lowerdir=usr,upperdir=u\n\
             43 41 0:53 / /mnt ro - overlay aptostree-live ro,lowerdir=/y:/z\n";
-        assert_eq!(layers_in(table), ["/ostree/repo/x/0", "/ostree/repo/x/1"]);
+        let layers: Vec<&str> = on_usr(table).iter().filter_map(|m| m.layer).collect();
+        assert_eq!(layers, ["/ostree/repo/x/0", "/ostree/repo/x/1"]);
+        assert!(!is_live(table));
+        let without = |id: &str| -> String {
+            let lines = table.lines().filter(|line| !line.starts_with(id));
+            lines.map(|line| format!("{line}\n")).collect()
+        };
+        assert!(is_live(&without("42 ")));
+        assert!(!is_live("22 1 8:1 /usr /usr ro - ext4 /dev/sda1 rw\n"));
     }
 }

@@ -19,9 +19,6 @@ pub const REBOOT: i32 = 133;
 
 /// Where the programs of the workspace are in the container.
 const PROGRAMS: &str = "/run/programs";
-/// Where libraries are that they were built with and another release has in another version.
-const LIBRARIES: &str = "/run/program-libraries";
-
 /// How long a boot or shutdown may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -120,9 +117,7 @@ impl Container {
     /// A command that runs a program of the workspace in the container.
     pub fn program(&self, name: &str, args: &[&str]) -> Command {
         let program = format!("{PROGRAMS}/{name}");
-        let mut command = self.command(&[&[program.as_str()], args].concat());
-        command.env("LD_LIBRARY_PATH", LIBRARIES);
-        command
+        self.command(&[&[program.as_str()], args].concat())
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -236,23 +231,26 @@ fn command(sysroot: &Sysroot, groups: &ControlGroups) -> Result<Command> {
     let worker = binary("apt-ostree-worker")?;
     let programs = worker.parent().context("a program has no directory")?;
     command.arg(format!("--bind-ro={programs}:{PROGRAMS}:norbind"));
-    let libraries = copy_libraries(sysroot, &worker)?;
-    command.arg(format!("--bind-ro={libraries}:{LIBRARIES}:norbind"));
+    copy_library(&root, &worker)?;
     command.arg("--boot").args(entry.ostree_argument());
     Ok(command)
 }
 
-/// Copies the one library whose name differs from release to release.
-fn copy_libraries(sysroot: &Sysroot, program: &Utf8Path) -> Result<Utf8PathBuf> {
-    let dir = sysroot.path().join("program-libraries");
-    std::fs::create_dir_all(&dir)?;
+/// Copies the one library whose name differs from release to release into a deployment: the
+/// programs were built for this one.
+fn copy_library(root: &Utf8Path, program: &Utf8Path) -> Result<()> {
     let text = stdout(&success(Command::new("ldd").arg(program))?);
     let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
     for path in paths.filter(|path| path.contains("/libapt-pkg.so")) {
+        let real = Utf8Path::new(path).canonicalize_utf8()?;
         let name = Utf8Path::new(path).file_name().unwrap_or_default();
-        std::fs::copy(path, dir.join(name))?;
+        let dir = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        let to = root.join(dir).join(name);
+        if !to.exists() {
+            std::fs::copy(&real, &to).with_context(|| format!("copying '{path}' to '{to}'"))?;
+        }
     }
-    Ok(dir)
+    Ok(())
 }
 
 /// Control groups of one container, so that several can run and none stays.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use apt_ostree_ipc::proxy::{OsProxy, SysrootProxy, TransactionProxy};
+use apt_ostree_ipc::proxy::{OsExperimentalProxy, OsProxy, SysrootProxy, TransactionProxy};
 use apt_ostree_testkit::privileged;
 use zbus::Connection;
 use zbus::fdo::PropertiesProxy;
@@ -54,6 +54,10 @@ async fn refusals(os: &OsProxy<'_>, sysroot: &SysrootProxy<'_>) -> Vec<(&'static
             error_of(os.set_initramfs_state(true, &[], no()).await).0,
         ),
         (
+            "InitramfsEtc",
+            error_of(os.initramfs_etc(&["/etc/x"], &[], false, false, no()).await).0,
+        ),
+        (
             "KernelArgs",
             error_of(os.kernel_args("", &["a"], &[], &[], no()).await).0,
         ),
@@ -77,6 +81,14 @@ async fn refusals(os: &OsProxy<'_>, sysroot: &SysrootProxy<'_>) -> Vec<(&'static
     ]
 }
 
+async fn experimental<'c>(
+    connection: &Connection,
+    os: &OsProxy<'_>,
+) -> Result<OsExperimentalProxy<'c>> {
+    let path = os.inner().path().to_owned();
+    Ok(OsExperimentalProxy::new(connection, path).await?)
+}
+
 async fn changes_nothing(connection: Connection) -> Result<()> {
     // Reading needs no right.
     let sysroot = sysroot(&connection).await?;
@@ -87,6 +99,9 @@ async fn changes_nothing(connection: Connection) -> Result<()> {
     for (method, name) in refusals(&os, &sysroot).await {
         assert_eq!(name, NOT_AUTHORIZED, "{method}");
     }
+    let live = experimental(&connection, &os).await?;
+    let error = error_of(live.live_fs(HashMap::new()).await);
+    assert_eq!(error.0, NOT_AUTHORIZED);
     assert_eq!(sysroot.active_transaction_path().await?, "");
     // The bus itself refuses what is no part of the interface.
     let properties = PropertiesProxy::builder(&connection)
@@ -257,6 +272,37 @@ fn layers_can_be_locked() -> Result<()> {
             .kernel_args("", &["a=1"], &[], &[], HashMap::new())
             .await?;
         assert!(!kargs.is_empty());
+        Ok(())
+    })
+}
+
+#[test]
+fn changing_the_running_system_has_an_action_of_its_own() -> Result<()> {
+    if !privileged("changing_the_running_system_has_an_action_of_its_own") {
+        return Ok(());
+    }
+    let fixture = Fixture::new(&Options {
+        rules: "polkit.addRule(function(action, subject) { \
+                if (action.id == 'org.aptostree1.apply-live') return polkit.Result.YES; });",
+        ..Options::default()
+    })?;
+    fixture.as_user(NOBODY, async move |connection| {
+        let os = os(&connection).await?;
+        let live = experimental(&connection, &os).await?;
+        let both = HashMap::from([("reset", true.into()), ("target", "abc".into())]);
+        let (name, text) = error_of(live.live_fs(both).await);
+        assert!(text.contains("'reset' excludes 'target'"), "{name}: {text}");
+        let wrong = error_of(live.live_fs(HashMap::from([("reboot", true.into())])).await);
+        assert!(wrong.1.contains("'reboot' is unknown"), "{}", wrong.1);
+        let path = live
+            .live_fs(HashMap::from([("replace", true.into())]))
+            .await?;
+        assert!(path.starts_with("/org/aptostree1/transactions/"));
+        let refused = error_of(
+            os.initramfs_etc(&[], &[], true, false, HashMap::new())
+                .await,
+        );
+        assert_eq!(refused.0, NOT_AUTHORIZED);
         Ok(())
     })
 }
