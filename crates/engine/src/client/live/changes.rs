@@ -8,8 +8,10 @@ use apt_ostree_model::{Dir, Node, Tree};
 /// A path that differs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Change {
-    /// It was there before.
+    /// It was there before an interrupted change, too.
     pub(super) old: bool,
+    /// Something else may have been there.
+    pub(super) replaced: bool,
     /// It is there afterwards.
     pub(super) new: bool,
 }
@@ -19,22 +21,27 @@ pub(super) struct Change {
 pub(super) struct Changes(pub(super) BTreeMap<String, Change>);
 
 impl Changes {
-    /// What is different in `new` from any of `olds`.
+    /// What is different in `new` from any of `olds`; the first of them is what was there before
+    /// an interrupted change.
     pub(super) fn between(olds: &[&Tree], new: &Tree) -> Self {
         let mut paths = BTreeSet::new();
         for old in olds {
             differing(&old.root, &new.root, "", &mut paths);
         }
-        let is_leaf = |tree: &Tree, path: &str| tree.get(path).is_some_and(|n| !is_dir(n));
+        let leaf = |tree: &'_ Tree, path: &str| tree.get(path).filter(|n| !is_dir(n)).cloned();
         let change = |path: String| {
+            let after = leaf(new, &path);
+            let before = |old: &Tree| leaf(old, &path);
+            let other = |old: &Option<Node>| old.is_some() && *old != after;
             let change = Change {
-                old: olds.iter().any(|old| is_leaf(old, &path)),
-                new: is_leaf(new, &path),
+                old: olds.first().copied().and_then(before).is_some(),
+                replaced: olds.iter().copied().map(before).any(|old| other(&old)),
+                new: after.is_some(),
             };
             (path, change)
         };
         let changes = paths.into_iter().map(change);
-        Self(changes.filter(|(_, c)| c.old || c.new).collect())
+        Self(changes.filter(|(_, c)| c.replaced || c.new).collect())
     }
 
     /// Whether something below one of these directories differs.
@@ -102,5 +109,46 @@ fn all(dir: &Dir, path: &str, paths: &mut BTreeSet<String>) {
             all(dir, &path, paths);
         }
         paths.insert(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apt_ostree_model::{Meta, Sha256Digest, Symlink};
+
+    use super::*;
+
+    fn tree(files: &[(&str, u8)]) -> Tree {
+        let mut tree = Tree::default();
+        for (path, content) in files {
+            for (at, _) in path.match_indices('/') {
+                tree.ensure_dir(&path[..at], &Meta::root(0o755)).unwrap();
+            }
+            let link = Symlink {
+                target: content.to_string(),
+                uid: 0,
+                gid: 0,
+                checksum: Sha256Digest([*content; 32]),
+            };
+            tree.insert(path, Node::Symlink(link)).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn what_an_interrupted_change_brought_is_still_new() {
+        let now = tree(&[("lib/a", 1), ("lib/b", 1)]);
+        let half = tree(&[("lib/a", 2), ("lib/b", 1), ("lib/new/c", 1)]);
+        let goal = half.clone();
+        let changes = Changes::between(&[&now, &half], &goal);
+        let change = |path: &str| changes.0[path];
+        assert_eq!(changes.0.len(), 2);
+        assert!(change("lib/a").replaced && change("lib/a").old);
+        assert!(!change("lib/new/c").old && !change("lib/new/c").replaced);
+        assert_eq!(changes.below("lib/new").count(), 1);
+        assert!(!changes.touch(&["lib/n"]));
+
+        let back = Changes::between(&[&now, &half], &now);
+        assert!(back.0["lib/new/c"].replaced && !back.0["lib/new/c"].new);
     }
 }

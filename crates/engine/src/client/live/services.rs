@@ -56,13 +56,13 @@ impl Running {
 
     /// Services that run a file which is another one now, or whose unit is.
     pub(super) fn outdated(&self, changes: &Changes) -> Vec<String> {
-        let replaced = |path: &String| changes.0.get(path).is_some_and(|change| change.old);
+        let replaced = |path: &String| changes.0.get(path).is_some_and(|change| change.replaced);
         let unit_changed = |unit: &str| {
             ["lib/systemd/system", "etc/systemd/system"]
                 .iter()
                 .any(|dir| {
                     let file = changes.0.get(&format!("{dir}/{unit}"));
-                    file.is_some_and(|change| change.old)
+                    file.is_some_and(|change| change.replaced)
                         || changes.touch(&[&format!("{dir}/{unit}.d")])
                 })
         };
@@ -102,8 +102,14 @@ mod tests {
     use super::*;
 
     fn changes(list: &[(&str, bool, bool)]) -> Changes {
-        let change =
-            |&(path, old, new): &(&str, bool, bool)| (path.to_owned(), Change { old, new });
+        let change = |&(path, old, new): &(&str, bool, bool)| {
+            let change = Change {
+                old,
+                replaced: old,
+                new,
+            };
+            (path.to_owned(), change)
+        };
         Changes(list.iter().map(change).collect())
     }
 
