@@ -69,6 +69,13 @@ impl LockedSysroot {
     /// # Errors
     /// When kernel arguments are refused, or libostree fails; what boots next is as before then.
     pub fn deploy(&self, new: &NewDeployment<'_>, reporter: &dyn Reporter) -> Result<Deployment> {
+        if !new.origin.initramfs.etc.is_empty() && self.ignores_initrds() {
+            reporter.warning(
+                "GRUB's menu is made by '15_ostree', which loads no files that are added to the \
+                 initramfs; they need a GRUB that reads entries itself (blscfg)"
+                    .to_owned(),
+            );
+        }
         reporter.step(Step::Deploy, || {
             let deployment = self
                 .write(new)

@@ -45,6 +45,17 @@ impl LockedSysroot {
     }
 }
 
+impl LockedSysroot {
+    /// Whether the boot loader is one that loads a single initramfs.
+    pub(crate) fn ignores_initrds(&self) -> bool {
+        let menus = ["boot/grub/grub.cfg", "boot/grub2/grub.cfg"];
+        let mut texts = menus
+            .iter()
+            .filter_map(|menu| std::fs::read_to_string(self.path().join(menu)).ok());
+        texts.any(|text| text.contains("/15_ostree ###") && !text.contains("blscfg"))
+    }
+}
+
 /// What an entry of the archive holds.
 #[derive(Debug)]
 struct Entry {

@@ -176,7 +176,7 @@ fn packages_run_without_a_reboot_and_after_it() {
     running.write("/etc/tinyproxy/tinyproxy.conf", "changed");
     let text = running.apt_ostree(&["apply-live", "--reset"]);
     assert!(
-        text.contains("restart them") && text.contains(UNIT),
+        text.contains("Services that still run") && text.contains(UNIT),
         "{text}"
     );
     assert!(text.contains("stay as they are"), "{text}");
@@ -210,7 +210,7 @@ impl Running {
 
         let text = running.apt_ostree(&["uninstall", "-A", "-y", "tinyproxy"]);
         assert!(
-            text.contains("restart them") && text.contains(UNIT),
+            text.contains("Services that still run") && text.contains(UNIT),
             "{text}"
         );
         running.require_tinyproxy(false);

@@ -123,7 +123,7 @@ fn live_notes(report: &LiveReport) -> String {
         &report.kept,
     );
     list(
-        "Services that still run what was there before; restart them with \"systemctl restart\":\n",
+        "Services that still run what was there before; restart or stop them:\n",
         &report.restart,
     );
     list(

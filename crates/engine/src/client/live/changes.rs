@@ -128,7 +128,7 @@ mod tests {
                 target: content.to_string(),
                 uid: 0,
                 gid: 0,
-                checksum: Sha256Digest([*content; 32]),
+                checksum: Sha256Digest::new([*content; 32]),
             };
             tree.insert(path, Node::Symlink(link)).unwrap();
         }

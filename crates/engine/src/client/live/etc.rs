@@ -19,6 +19,8 @@ use super::changes::{differing, same};
 
 /// Accounts are systemd-sysusers' business: these files are no defaults.
 const ACCOUNTS: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
+/// Made from what is in `/usr`, by others as well.
+const LOADER_CACHE: &str = "ld.so.cache";
 /// A file that is being written, directly in `/etc`. A killed run leaves no other.
 const TEMPORARY: &str = ".aptostree-live";
 
@@ -27,6 +29,8 @@ const TEMPORARY: &str = ".aptostree-live";
 pub(super) struct Merged {
     /// Files that the administrator has changed and that stay.
     pub(super) kept: Vec<String>,
+    /// The cache of the dynamic loader is of this machine and must be made anew.
+    pub(super) stale_cache: bool,
 }
 
 /// Brings `/etc` from the defaults of any of `olds` to those of `new`.
@@ -109,6 +113,10 @@ impl Merge<'_> {
         for old in self.olds {
             let old = old.get(&default);
             ours = ours || !same(old, wanted) && self.is(&here, old)?;
+        }
+        if !ours && path == LOADER_CACHE {
+            self.merged.stale_cache = true;
+            return Ok(());
         }
         if !ours {
             self.merged.kept.push(format!("/etc/{path}"));

@@ -17,7 +17,7 @@ const UNITS: [&str; 4] = [
 
 /// Makes users and directories and lets services read their configuration again. What fails is
 /// a warning: the files are there.
-pub(super) fn run(changes: &Changes, kept: &[String], reporter: &dyn Reporter) -> Result<()> {
+pub(super) fn run(changes: &Changes, stale_cache: bool, reporter: &dyn Reporter) -> Result<()> {
     let warn = |result: Result<()>| {
         if let Err(error) = result {
             apt_ostree_fsx::cancel::check()?;
@@ -36,7 +36,7 @@ pub(super) fn run(changes: &Changes, kept: &[String], reporter: &dyn Reporter) -
     if !users.is_empty() {
         warn(program(&["systemd-sysusers"], &users))?;
     }
-    if kept.iter().any(|path| path == "/etc/ld.so.cache") {
+    if stale_cache {
         warn(program(&["ldconfig"], &[]))?;
     }
     let files = changes.fragments(&["lib/tmpfiles.d", "etc/tmpfiles.d"]);

@@ -165,7 +165,7 @@ impl Change {
             sysroot.unmount_live()?;
             fail_point("live::unmounted");
         }
-        follow_up::run(&changes, &merged.kept, reporter)?;
+        follow_up::run(&changes, merged.stale_cache, reporter)?;
         fail_point("live::followed-up");
         sysroot.set_live_state(&LiveState {
             live: (!reset).then(|| self.goal.clone()),
