@@ -141,6 +141,9 @@ impl LockedSysroot {
             (LIVE_REF, &state.live),
             (IN_PROGRESS_REF, &state.in_progress),
         ] {
+            if self.resolve_ref(name)? == *commit {
+                continue;
+            }
             self.repo()
                 .set_ref_immediate(None, name, commit.as_deref(), gio::Cancellable::NONE)
                 .map_err(|e| error::ostree(&e))

@@ -15,8 +15,6 @@ pub struct Ending {
     pub offline: bool,
     /// The deployment waits for `finalize-deployment`.
     pub locked: bool,
-    /// The running system was changed as well.
-    pub live: bool,
     /// The difference in packages was asked for.
     pub preview: bool,
 }
@@ -34,7 +32,6 @@ impl Ending {
         };
         match request {
             Request::Update(request) => Self {
-                live: request.apply_live,
                 preview: request.preview,
                 ..of(&request.target, request.options.lock_finalization)
             },
@@ -98,7 +95,7 @@ fn deployed_line(report: &DeployReport, ending: Ending) -> String {
             "Changes are locked. Run \"apt-ostree finalize-deployment {checksum}\" to reboot into \
              them\n"
         )
-    } else if ending.live && report.live.is_some() {
+    } else if report.live.is_some() {
         "Changes are applied to the running system and boot next\n".to_owned()
     } else if ending.offline {
         format!("Deployed {checksum}\n")

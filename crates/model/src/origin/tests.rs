@@ -80,6 +80,50 @@ fn another_version_or_suite_takes_the_place_of_a_request() {
 }
 
 #[test]
+fn files_of_the_initramfs_are_paths_below_etc() {
+    let mut origin = Origin::default();
+    let mut set = |track: &[&str], untrack: &[&str], untrack_all| {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let request = InitramfsEtcRequest {
+            track: texts(track),
+            untrack: texts(untrack),
+            untrack_all,
+            ..InitramfsEtcRequest::default()
+        };
+        let changed = origin.set_initramfs_etc(&request).map_err(|e| e.message);
+        (changed, origin.initramfs.etc.len(), origin.needs_layering())
+    };
+    assert_eq!(
+        set(&["/etc/a", "/etc/b/"], &[], false),
+        (Ok(true), 2, false)
+    );
+    assert_eq!(
+        set(&["/etc/b"], &["/etc/none"], false),
+        (Ok(false), 2, false)
+    );
+    assert_eq!(set(&["/etc/c"], &[], true), (Ok(true), 1, false));
+    assert_eq!(set(&[], &["/etc/c/"], false), (Ok(true), 0, false));
+    for bad in [
+        "/usr/a",
+        "/etc",
+        "/etc/",
+        "/etc/../a",
+        "/etc//a",
+        "etc/a",
+        "/etc/a\n",
+    ] {
+        let (error, left, _) = set(&["/etc/good", bad], &[], false);
+        assert!(
+            error.unwrap_err().contains("is not a path below /etc"),
+            "{bad:?}"
+        );
+        assert_eq!(left, 0);
+    }
+    origin.initramfs.etc.insert("/etc/a".to_owned());
+    assert!(origin.is_changed_here());
+}
+
+#[test]
 fn what_goes_goes_before_what_comes() {
     let mut origin = Origin::default();
     apply(&mut origin, &install(&["vim", "htop"])).unwrap();

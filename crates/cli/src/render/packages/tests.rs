@@ -1,4 +1,4 @@
-use apt_ostree_model::client::{ClientOutcome, DeployReport};
+use apt_ostree_model::client::{ClientOutcome, DeployReport, LiveReport};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
@@ -107,6 +107,33 @@ fn report() -> DeployReport {
     }
 }
 
+fn live() -> LiveReport {
+    LiveReport {
+        checksum: "c".repeat(64),
+        pkgdiff: diff(),
+        restart: vec!["cron.service".to_owned()],
+        start: vec!["new\u{1b}.service".to_owned()],
+        ..LiveReport::default()
+    }
+}
+
+#[test]
+fn a_live_change_ends_with_what_is_left_to_do() {
+    let text = client_text(&ClientOutcome::Live(live()), Ending::default());
+    assert!(text.contains("restart or stop them:\n  cron.service\n"));
+    assert!(
+        text.contains("\"systemctl start\":\n  new\\u{1b}.service\n"),
+        "{text}"
+    );
+    assert!(text.ends_with("Changes are applied to the running system.\n"));
+    let reset = LiveReport {
+        reset: true,
+        ..LiveReport::default()
+    };
+    let text = client_text(&ClientOutcome::Live(reset), Ending::default());
+    assert_eq!(text, "The running system is as it was booted.\n");
+}
+
 #[test]
 fn a_change_ends_with_what_to_do_next() {
     let plain = Ending::default();
@@ -131,11 +158,14 @@ fn a_change_ends_with_what_to_do_next() {
         last(report(), offline),
         format!("Deployed {}", "c".repeat(64))
     );
-    let live = Ending {
-        live: true,
-        ..plain
+    let live = DeployReport {
+        live: Some(live()),
+        ..report()
     };
-    assert!(last(report(), live).starts_with("Changes are applied to the running system"));
+    assert_eq!(
+        last(live, plain),
+        "Changes are applied to the running system and boot next"
+    );
     let rebooting = DeployReport {
         reboot: true,
         ..report()

@@ -246,6 +246,27 @@ fn the_other_verbs_reach_their_requests() {
         request("initramfs --disable"),
         Request::Initramfs(InitramfsRequest::default())
     );
+    let expected = InitramfsEtcRequest {
+        track: strings(&["/etc/crypttab", "/etc/lvm"]),
+        untrack_all: true,
+        force_sync: true,
+        ..InitramfsEtcRequest::default()
+    };
+    let line = "initramfs-etc --untrack-all --track /etc/crypttab --track /etc/lvm --force-sync";
+    assert_eq!(request(line), Request::InitramfsEtc(expected.clone()));
+    let line = format!("ex {line}");
+    assert_eq!(request(&line), Request::InitramfsEtc(expected));
+    let expected = ApplyLiveRequest {
+        commit: Some("abc".to_owned()),
+        allow_replacement: true,
+        ..ApplyLiveRequest::default()
+    };
+    let line = "apply-live --target abc --allow-replacement";
+    assert_eq!(request(line), Request::ApplyLive(expected));
+    let Request::ApplyLive(live) = request("ex livefs --reset -n") else {
+        panic!("not a live change")
+    };
+    assert!(live.reset && live.options.dry_run);
     let Request::Rollback(rollback) = request("rollback -r") else {
         panic!("not a rollback")
     };
