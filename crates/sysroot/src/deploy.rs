@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use apt_ostree_model::origin::Origin;
 use apt_ostree_model::{ErrorKind, Kinded, Reporter, Step};
+use ostree::glib::KeyFile;
 use ostree::{
     SysrootDeployTreeOpts, SysrootSimpleWriteDeploymentFlags, SysrootWriteDeploymentsOpts, gio,
 };
@@ -90,7 +91,6 @@ impl LockedSysroot {
     }
 
     fn write(&self, new: &NewDeployment<'_>) -> Result<Deployment> {
-        let none = gio::Cancellable::NONE;
         let kargs = match new.kargs {
             Some(kargs) => kargs.clone(),
             None => self
@@ -115,31 +115,52 @@ impl LockedSysroot {
             override_kernel_argv: Some(&argv),
             overlay_initrds: initrds.as_ref().map(<[&str; 1]>::as_slice),
         };
-        let stateroot = Some(new.stateroot);
         if self.stages() {
-            let staged = finalize::with_lock(new.lock_finalization, || {
-                self.inner
-                    .stage_tree_with_options(
-                        stateroot,
-                        new.commit,
-                        Some(&file),
-                        etc,
-                        &options,
-                        none,
-                    )
-                    .map_err(|e| error::ostree(&e))
-            })?;
-            self.reload()?;
-            return Ok(self.staged().unwrap_or_else(|| Deployment::new(staged)));
+            self.stage(new, &file, etc, &options)
+        } else {
+            self.write_now(new, &file, etc, &options)
         }
+    }
+
+    fn stage(
+        &self,
+        new: &NewDeployment<'_>,
+        origin: &KeyFile,
+        etc: Option<&ostree::Deployment>,
+        options: &SysrootDeployTreeOpts<'_>,
+    ) -> Result<Deployment> {
+        let staged = finalize::with_lock(new.lock_finalization, || {
+            self.inner
+                .stage_tree_with_options(
+                    Some(new.stateroot),
+                    new.commit,
+                    Some(origin),
+                    etc,
+                    options,
+                    gio::Cancellable::NONE,
+                )
+                .map_err(|e| error::ostree(&e))
+        })?;
+        self.reload()?;
+        Ok(self.staged().unwrap_or_else(|| Deployment::new(staged)))
+    }
+
+    fn write_now(
+        &self,
+        new: &NewDeployment<'_>,
+        origin: &KeyFile,
+        etc: Option<&ostree::Deployment>,
+        options: &SysrootDeployTreeOpts<'_>,
+    ) -> Result<Deployment> {
+        let (stateroot, none) = (Some(new.stateroot), gio::Cancellable::NONE);
         let written = self
             .inner
             .deploy_tree_with_options(
                 stateroot,
                 new.commit,
-                Some(&file),
+                Some(origin),
                 etc,
-                Some(&options),
+                Some(options),
                 none,
             )
             .map_err(|e| error::ostree(&e))?;
