@@ -103,19 +103,29 @@ impl MachineSources {
     }
 }
 
-fn read_text(machine: &dyn MachineFiles, path: &str) -> Result<Option<String>> {
+pub(crate) fn read_text(machine: &dyn MachineFiles, path: &str) -> Result<Option<String>> {
     let data = machine.read(path)?;
     Ok(data.map(|data| String::from_utf8_lossy(&data).into_owned()))
 }
 
 /// The files in apt's order.
-fn source_files(machine: &dyn MachineFiles) -> Result<Vec<String>> {
+pub(crate) fn source_files(machine: &dyn MachineFiles) -> Result<Vec<String>> {
     let mut files = vec![SOURCES.to_owned()];
     let dir = format!("{SOURCES}.d");
     let wanted = |name: &String| name.ends_with(".list") || name.ends_with(".sources");
     let names = machine.names(&dir)?.into_iter().filter(wanted);
     files.extend(names.map(|name| format!("{dir}/{name}")));
     Ok(files)
+}
+
+/// The id of the sources in a file: its name without what no id may have.
+pub(crate) fn id_of_file(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let stem = name.trim_end_matches(".sources").trim_end_matches(".list");
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    stem.chars()
+        .map(|c| if fits(c) { c } else { '-' })
+        .collect()
 }
 
 /// The machine's pins, one text.
@@ -163,17 +173,7 @@ impl Loader<'_> {
                 .flatten()
                 .collect()
         };
-        let stem = name.trim_end_matches(".sources").trim_end_matches(".list");
-        let id: String = stem
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || "-_.".contains(c) {
-                    c
-                } else {
-                    '-'
-                }
-            })
-            .collect();
+        let id = id_of_file(name);
         for entry in entries {
             for uri in &entry.uris {
                 self.add(&id, &entry, uri)?;
@@ -310,7 +310,7 @@ fn is_yes(text: &str) -> bool {
     yes.contains(&text.trim().to_ascii_lowercase().as_str())
 }
 
-fn is_no(text: &str) -> bool {
+pub(crate) fn is_no(text: &str) -> bool {
     let no = ["no", "false", "without", "off", "disable", "0"];
     no.contains(&text.trim().to_ascii_lowercase().as_str())
 }

@@ -11,6 +11,9 @@ use crate::candidates::Rules;
 use crate::error::fail_hint;
 use crate::localrepo::LocalDeb;
 
+/// How a suite starts that is none but the origin of a repository.
+const ORIGIN: &str = "origin=";
+
 /// The packages that the requests stand for: one list per request, full names (`name:arch`).
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
@@ -137,7 +140,7 @@ impl<'a> Expander<'a, '_> {
         };
         let Some(chosen) = chosen else {
             let what = version.map_or_else(
-                || format!("is not in suite '{}'", suite.unwrap_or_default()),
+                || format!("is not in {}", source_text(suite.unwrap_or_default())),
                 |version| format!("has no version '{version}'"),
             );
             let known: Vec<_> = package.versions().map(|v| v.version().to_owned()).collect();
@@ -154,7 +157,11 @@ impl<'a> Expander<'a, '_> {
     }
 
     fn in_suite(&self, version: &Version<'_>, suite: &str) -> bool {
+        let origin = suite.strip_prefix(ORIGIN);
         version.package_files().any(|file| {
+            if let Some(origin) = origin {
+                return self.rules.repo(&file).is_some() && file.origin() == Some(origin);
+            }
             self.rules.suite(&file) == Some(suite)
                 || file.archive() == Some(suite)
                 || file.codename() == Some(suite)
@@ -292,6 +299,14 @@ impl<'a> Expander<'a, '_> {
             return self.problem(format!("no package has priority '{priority}'"));
         }
         names
+    }
+}
+
+/// A suite, or an origin, in words.
+fn source_text(suite: &str) -> String {
+    match suite.strip_prefix(ORIGIN) {
+        Some(origin) => format!("a repository of origin '{origin}'"),
+        None => format!("suite '{suite}'"),
     }
 }
 

@@ -12,6 +12,7 @@ use rust_apt::Cache;
 use crate::aptconf::{self, Layout};
 use crate::candidates::{self, Rules};
 use crate::onbase::Additions;
+use crate::query::{self, Find, Found};
 use crate::refresh::{self, SourceState};
 use crate::sources::{self, Sources};
 use crate::spec::AptConfig;
@@ -149,6 +150,19 @@ impl Session {
         self.prune(reporter);
         self.lock = None;
         Ok(additions)
+    }
+
+    /// Looks for packages.
+    ///
+    /// # Errors
+    /// When the indices were not refreshed, or can't be read.
+    pub fn find(&self, what: Find<'_>, reporter: &dyn Reporter) -> Result<Vec<Found>> {
+        self.state
+            .as_ref()
+            .context("the package indices were not refreshed")?;
+        let rules = self.rules()?;
+        let cache = self.open_cache(&rules, reporter)?;
+        Ok(query::find(&cache, &rules, what))
     }
 
     fn rules(&self) -> Result<Rules<'_>> {

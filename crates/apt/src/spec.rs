@@ -48,7 +48,8 @@ pub struct BaseSpec {
     pub foreign: Vec<Arch>,
     /// Packages to remove.
     pub remove: Vec<PackageName>,
-    /// Packages that may take the place of those of the base.
+    /// Packages that may take the place of those of the base. Their suite may also be
+    /// `origin=NAME`: any repository whose Release file has that `Origin`.
     pub replace: Vec<PackageRequest>,
     /// Those of [`SolveSpec::local_packages`] that may do so.
     pub replace_local: Vec<Utf8PathBuf>,

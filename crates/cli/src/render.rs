@@ -4,6 +4,7 @@ mod ending;
 mod fields;
 mod lines;
 mod packages;
+mod query;
 mod report;
 mod status;
 mod view;
@@ -21,6 +22,7 @@ pub use packages::pkgdiff_text;
 pub(crate) use packages::{
     DiffSide, PackageRow, diff_text, package_list_text, package_version_text,
 };
+pub(crate) use query::{json_text, lint_text, search_text};
 pub use report::{Timings, outcome_text};
 pub use status::{StatusView, status_text};
 pub(crate) use status::{initramfs_etc_text, initramfs_text, status_json};

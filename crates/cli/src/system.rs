@@ -4,6 +4,7 @@ mod db;
 mod editor;
 mod history;
 mod overlay;
+mod query;
 
 use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ use apt_ostree_model::{ErrorKind, Kinded};
 
 use crate::cli::Verbosity;
 use crate::cli::client::{
-    ClientVerb, ExVerb, InitramfsArgs, InitramfsEtcArgs, KargsArgs, OverrideVerb, StatusArgs,
+    ClientVerb, ContainerVerb, ExVerb, InitramfsArgs, InitramfsEtcArgs, KargsArgs, OverrideVerb,
+    StatusArgs,
 };
 use crate::client;
 use crate::render::{self, Ending, StatusView, View};
@@ -34,6 +36,10 @@ pub(crate) fn run(
     match verb {
         ClientVerb::Status(args) => status(args, verbosity),
         ClientVerb::Db(args) => db::run(args.verb),
+        ClientVerb::Search(args) => query::search(args),
+        ClientVerb::Container(args) => match args.verb {
+            ContainerVerb::Lint(args) => query::lint(args),
+        },
         ClientVerb::Initramfs(args) if !(args.enable || args.disable) => initramfs_state(args),
         ClientVerb::InitramfsEtc(args) if args.only_prints() => initramfs_etc_list(args),
         ClientVerb::Usroverlay(args) => overlay::run(&args),
@@ -250,10 +256,13 @@ impl How {
             ClientVerb::ApplyLive(args) => (Some(&args.run), false, false),
             ClientVerb::Cleanup(args) => (Some(&args.run), false, false),
             ClientVerb::FinalizeDeployment(args) => (Some(&args.run), false, false),
+            ClientVerb::RefreshMd(args) => (Some(&args.run), false, false),
             ClientVerb::Status(_)
             | ClientVerb::Db(_)
             | ClientVerb::Usroverlay(_)
-            | ClientVerb::Ex(_) => (None, false, false),
+            | ClientVerb::Ex(_)
+            | ClientVerb::Search(_)
+            | ClientVerb::Container(_) => (None, false, false),
         };
         let json = run.is_some_and(|run| run.json);
         Self {

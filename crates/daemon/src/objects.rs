@@ -2,6 +2,7 @@
 
 mod experimental;
 mod os;
+mod packages;
 mod query;
 mod sysroot;
 mod update;

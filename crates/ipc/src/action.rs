@@ -34,6 +34,8 @@ pub enum Action {
     Cleanup,
     /// Look for updates and fetch metadata.
     RepoRefresh,
+    /// Enable and disable package sources.
+    RepoModify,
     /// Let a staged deployment be finalized.
     FinalizeDeployment,
     /// Change the running system.
@@ -46,7 +48,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InstallUninstallPackages,
         Self::InstallLocalPackages,
         Self::Override,
@@ -59,6 +61,7 @@ impl Action {
         Self::Cancel,
         Self::Cleanup,
         Self::RepoRefresh,
+        Self::RepoModify,
         Self::FinalizeDeployment,
         Self::ApplyLive,
         Self::ClientManagement,
@@ -80,6 +83,7 @@ impl Action {
             Self::Cancel => "org.aptostree1.cancel",
             Self::Cleanup => "org.aptostree1.cleanup",
             Self::RepoRefresh => "org.aptostree1.repo-refresh",
+            Self::RepoModify => "org.aptostree1.repo-modify",
             Self::FinalizeDeployment => "org.aptostree1.finalize-deployment",
             Self::ApplyLive => "org.aptostree1.apply-live",
             Self::ClientManagement => "org.aptostree1.client-management",

@@ -100,6 +100,19 @@ pub trait Os {
     #[zbus(allow_interactive_auth)]
     fn cleanup(&self, elements: &[&str]) -> zbus::Result<String>;
     #[zbus(allow_interactive_auth)]
+    fn refresh_md(&self, options: Sent<'_>) -> zbus::Result<String>;
+    #[zbus(allow_interactive_auth)]
+    fn modify_apt_source(&self, id: &str, settings: HashMap<&str, &str>) -> zbus::Result<String>;
+    fn list_repos(&self) -> zbus::Result<Vec<Received>>;
+    fn what_provides(&self, provides: &[&str]) -> zbus::Result<Vec<Received>>;
+    fn get_packages(&self, names: &[&str]) -> zbus::Result<Vec<Received>>;
+    fn search(&self, names: &[&str]) -> zbus::Result<Vec<Received>>;
+    fn get_deployment_boot_config(
+        &self,
+        deployid: &str,
+        is_pending: bool,
+    ) -> zbus::Result<Received>;
+    #[zbus(allow_interactive_auth)]
     fn update_deployment(&self, modifiers: Sent<'_>, options: Sent<'_>) -> zbus::Result<String>;
     #[zbus(allow_interactive_auth)]
     fn finalize_deployment(&self, options: Sent<'_>) -> zbus::Result<String>;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Sha256Digest;
 use crate::compose::PackageDiff;
+use crate::query::{FoundPackage, LintResult, PackageSource};
 use crate::status::Status;
 
 /// Which system a verb works on.
@@ -330,6 +331,36 @@ pub enum ClientOutcome {
         to: String,
         /// The difference.
         packages: Vec<PackageDiff>,
+    },
+    /// Packages that were asked for.
+    Found {
+        /// The packages; those of a search by group and name.
+        found: Vec<FoundPackage>,
+    },
+    /// The package sources.
+    Sources {
+        /// All of them, in apt's order.
+        sources: Vec<PackageSource>,
+    },
+    /// The boot loader entry of a deployment.
+    BootConfig {
+        /// Its keys, and `staged`.
+        entry: BTreeMap<String, serde_json::Value>,
+    },
+    /// Package indices are up to date.
+    Refreshed {
+        /// What they are of.
+        sources: Vec<String>,
+    },
+    /// A root file system was changed in place.
+    Changed {
+        /// How its packages differ.
+        pkgdiff: Vec<PackageDiff>,
+    },
+    /// What the lints found.
+    Linted {
+        /// All lints in the order in which they ran.
+        lints: Vec<LintResult>,
     },
 }
 

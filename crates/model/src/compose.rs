@@ -15,6 +15,7 @@ use crate::client::{
     InitramfsEtcRequest, InitramfsRequest, KargsRequest, RollbackRequest, StatusRequest,
     UpdateRequest,
 };
+use crate::query::{LintRequest, QueryRequest, RefreshRequest, SourceRequest};
 use crate::{ErrorKind, Event, Plan, Sha256Digest};
 
 /// One verb with all its options. Relative paths are relative to the worker's working directory.
@@ -54,6 +55,14 @@ pub enum Request {
     Finalize(FinalizeRequest),
     /// `db`: packages of commits.
     Db(DbRequest),
+    /// `search` and its kin: questions about packages, sources and boot loader entries.
+    Query(QueryRequest),
+    /// `refresh-md`: fetch package indices.
+    RefreshMd(RefreshRequest),
+    /// Enable or disable a package source.
+    ModifySource(SourceRequest),
+    /// `container lint`: check a root file system.
+    Lint(LintRequest),
 }
 
 /// Where caches and temporary work live.

@@ -17,6 +17,7 @@ pub mod names;
 pub mod origin;
 pub mod package;
 pub mod plan;
+pub mod query;
 pub mod reference;
 pub mod status;
 pub mod tree;

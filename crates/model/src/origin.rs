@@ -70,7 +70,7 @@ pub struct LocalRequest {
 pub struct LocalRequests {
     /// Those of `install_local`.
     pub install: Vec<LocalRequest>,
-    /// Those of `override_replace_local`, and what frozen `override_replace` came to.
+    /// Those of `override_replace_local`.
     pub override_replace: Vec<LocalRequest>,
 }
 
@@ -168,7 +168,8 @@ impl Origin {
         for package in &local.override_replace {
             new.override_replace_local(package, allow)?;
         }
-        for source in request.override_replace.iter().filter(|s| !s.freeze) {
+        // Those to be frozen follow their source until it is known what that has.
+        for source in &request.override_replace {
             new.override_replace(source)?;
         }
         for name in &request.install {
@@ -180,6 +181,15 @@ impl Origin {
         let changed = *self != new;
         *self = new;
         Ok(changed)
+    }
+
+    /// Asks for replacements of base packages by their content from now on, instead of following
+    /// the source that they were found in.
+    pub fn freeze(&mut self, packages: &[LocalRequest]) {
+        for package in packages {
+            self.drop_replacement(package.name.as_str());
+            self.override_replace_local.insert(package.clone());
+        }
     }
 
     /// Sets how the initramfs is made. The files of `/etc` stay.

@@ -85,6 +85,21 @@ impl Deployment {
         let options = self.inner.bootconfig().and_then(|c| c.get("options"));
         KernelArguments::parse(options.as_deref().unwrap_or_default())
     }
+
+    /// The keys of its boot loader entry that are set.
+    pub fn boot_entry(&self) -> Vec<(String, String)> {
+        const KEYS: [&str; 6] = [
+            "title",
+            "version",
+            "linux",
+            "initrd",
+            "devicetree",
+            "options",
+        ];
+        let config = self.inner.bootconfig();
+        let value = |key: &str| Some((key.to_owned(), config.as_ref()?.get(key)?.to_string()));
+        KEYS.iter().filter_map(|key| value(key)).collect()
+    }
 }
 
 /// Newer libostree keeps the lock in the description of what is staged.

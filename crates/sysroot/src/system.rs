@@ -8,6 +8,8 @@ use apt_ostree_fsx::cancel;
 use apt_ostree_model::{ErrorKind, Kinded};
 use camino::{Utf8Path, Utf8PathBuf};
 use ostree::{Repo, gio, glib};
+use rustix::fs::StatVfsMountFlags;
+use rustix::mount::MountFlags;
 
 use crate::deployment::Deployment;
 use crate::error::{self, invalid};
@@ -34,6 +36,26 @@ impl Sysroot {
     /// [`ErrorKind::InvalidSysroot`] when there is none, or what runs is none.
     pub fn open(path: Option<&Utf8Path>) -> Result<Self> {
         let sysroot = Self::handle(path)?;
+        sysroot.load()?;
+        Ok(sysroot)
+    }
+
+    /// As [`Sysroot::open`], but caches below its repository can be written; deployments are not
+    /// locked and must not be changed. For the system that runs, this thread gets a mount namespace
+    /// in which `/sysroot` is writable.
+    ///
+    /// # Errors
+    /// Those of [`Sysroot::open`], and when mounts can't be changed.
+    pub fn open_caches(path: Option<&Utf8Path>) -> Result<Self> {
+        let sysroot = Self::handle(path)?;
+        if sysroot.path == "/" {
+            Self::handle(path)?
+                .inner
+                .initialize_with_mount_namespace(gio::Cancellable::NONE)
+                .map_err(|e| error::ostree(&e))
+                .context("making a mount namespace")?;
+            make_writable(Utf8Path::new("/sysroot"))?;
+        }
         sysroot.load()?;
         Ok(sysroot)
     }
@@ -199,7 +221,7 @@ impl Sysroot {
     }
 
     /// `/etc` of a deployment as programs on it see it.
-    pub(crate) fn etc_path(&self, deployment: &Deployment) -> Utf8PathBuf {
+    pub fn etc_path(&self, deployment: &Deployment) -> Utf8PathBuf {
         if self.path == "/" && self.booted().is_some_and(|b| b.is(deployment)) {
             return "/etc".into();
         }
@@ -282,6 +304,16 @@ impl Drop for LockedSysroot {
     fn drop(&mut self) {
         self.0.inner.unlock();
     }
+}
+
+/// Remounts `dir` unless it is writable.
+fn make_writable(dir: &Utf8Path) -> Result<()> {
+    let context = || format!("making '{dir}' writable");
+    let state = rustix::fs::statvfs(dir.as_str()).with_context(context)?;
+    if state.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        rustix::mount::mount_remount(dir.as_str(), MountFlags::SILENT, "").with_context(context)?;
+    }
+    Ok(())
 }
 
 fn not_booted() -> Kinded {

@@ -3,6 +3,7 @@
 mod db;
 mod groups;
 mod live;
+mod query;
 mod values;
 
 use clap::{Args, Subcommand};
@@ -10,6 +11,7 @@ use clap::{Args, Subcommand};
 pub use db::{DbArgs, DbDiffArgs, DbListArgs, DbRepoArgs, DbVerb, DbVersionArgs, DiffFormat};
 pub use groups::{CacheArgs, ChangeArgs, PackageArgs, TargetArgs};
 pub use live::{ApplyLiveArgs, ExArgs, ExVerb, HistoryArgs, InitramfsEtcArgs, UsroverlayArgs};
+pub use query::{ContainerArgs, ContainerVerb, LintVerbArgs, RefreshMdArgs, SearchArgs};
 pub use values::{PackageArg, Source};
 
 use super::groups::RunArgs;
@@ -111,6 +113,18 @@ pub enum ClientVerb {
         alias = "rpm"
     )]
     Db(DbArgs),
+    /// Look for packages
+    ///
+    /// Finds packages in whose names or summaries every TERM is, with '*' and '?' as wildcards; upper
+    /// and lower case are the same. What is installed is marked. The package indices of the system are
+    /// used, and fetched when there are none yet; 'refresh-md' fetches newer ones.
+    Search(SearchArgs),
+    /// Fetch the package indices of the system
+    #[command(alias = "makecache")]
+    RefreshMd(RefreshMdArgs),
+    /// Work on container images
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Container(ContainerArgs),
 }
 
 /// `status`.

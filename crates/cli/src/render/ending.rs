@@ -43,6 +43,7 @@ impl Ending {
             }
             Request::Finalize(request) => of(&request.target, false),
             Request::Cleanup(request) => of(&request.target, false),
+            Request::RefreshMd(request) => of(&request.target, false),
             _ => Self::default(),
         }
     }
@@ -79,10 +80,26 @@ pub fn client_text(outcome: &ClientOutcome, ending: Ending) -> String {
             deployments,
         } => cleaned_text(*size, *deployments),
         ClientOutcome::Kargs { kargs } => kargs_text(kargs),
-        // Their verbs print them.
-        ClientOutcome::Status(_) | ClientOutcome::Packages { .. } | ClientOutcome::Diff { .. } => {
-            String::new()
+        ClientOutcome::Refreshed { sources } => match sources.len() {
+            1 => "The package index of 1 source is up to date.\n".to_owned(),
+            count => format!("The package indices of {count} sources are up to date.\n"),
+        },
+        ClientOutcome::Changed { pkgdiff } => {
+            let text = pkgdiff_text(pkgdiff);
+            if text.is_empty() {
+                "No packages changed.\n".to_owned()
+            } else {
+                text
+            }
         }
+        // Their verbs print them.
+        ClientOutcome::Status(_)
+        | ClientOutcome::Packages { .. }
+        | ClientOutcome::Diff { .. }
+        | ClientOutcome::Found { .. }
+        | ClientOutcome::Sources { .. }
+        | ClientOutcome::BootConfig { .. }
+        | ClientOutcome::Linted { .. } => String::new(),
     }
 }
 

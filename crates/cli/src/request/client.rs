@@ -6,13 +6,15 @@ use apt_ostree_model::client::{
     Target, TransactionOptions, UpdateRequest,
 };
 use apt_ostree_model::compose::Request;
+use apt_ostree_model::query::{LintRequest, Query, QueryRequest, RefreshRequest};
 use apt_ostree_model::{ErrorKind, Kinded};
 
 use crate::cli::client::{
-    ApplyLiveArgs, CacheArgs, ChangeArgs, CleanupArgs, ClientVerb, DbVerb, DeployArgs, ExVerb,
-    FinalizeArgs, InitramfsArgs, InitramfsEtcArgs, InstallArgs, KargsArgs, OverrideCommonArgs,
-    OverrideRemoveArgs, OverrideReplaceArgs, OverrideResetArgs, OverrideVerb, PackageArg,
-    PackageArgs, RebaseArgs, ResetArgs, RollbackArgs, TargetArgs, UninstallArgs, UpgradeArgs,
+    ApplyLiveArgs, CacheArgs, ChangeArgs, CleanupArgs, ClientVerb, ContainerVerb, DbVerb,
+    DeployArgs, ExVerb, FinalizeArgs, InitramfsArgs, InitramfsEtcArgs, InstallArgs, KargsArgs,
+    LintVerbArgs, OverrideCommonArgs, OverrideRemoveArgs, OverrideReplaceArgs, OverrideResetArgs,
+    OverrideVerb, PackageArg, PackageArgs, RebaseArgs, ResetArgs, RollbackArgs, TargetArgs,
+    UninstallArgs, UpgradeArgs,
 };
 
 impl TryFrom<ClientVerb> for Request {
@@ -49,6 +51,19 @@ impl TryFrom<ClientVerb> for Request {
             ClientVerb::Cleanup(args) => Self::Cleanup(args.into()),
             ClientVerb::FinalizeDeployment(args) => Self::Finalize(args.into()),
             ClientVerb::Db(args) => Self::Db(args.verb.into()),
+            ClientVerb::Search(args) => Self::Query(QueryRequest {
+                target: args.target.into(),
+                query: Query::Search(args.terms),
+                fetch: true,
+            }),
+            ClientVerb::RefreshMd(args) => Self::RefreshMd(RefreshRequest {
+                target: args.target.into(),
+                options: TransactionOptions::default(),
+                force: args.force,
+            }),
+            ClientVerb::Container(args) => match args.verb {
+                ContainerVerb::Lint(args) => Self::Lint(args.into()),
+            },
         })
     }
 }
@@ -68,6 +83,7 @@ pub(crate) fn options_mut(request: &mut Request) -> Option<&mut TransactionOptio
         Request::InitramfsEtc(request) => Some(&mut request.options),
         Request::ApplyLive(request) => Some(&mut request.options),
         Request::Finalize(request) => Some(&mut request.options),
+        Request::RefreshMd(request) => Some(&mut request.options),
         _ => None,
     }
 }
@@ -330,6 +346,16 @@ impl From<FinalizeArgs> for FinalizeRequest {
             checksum: args.checksum,
             allow_missing_checksum: args.allow_missing_checksum,
             allow_unlocked: args.allow_unlocked,
+        }
+    }
+}
+
+impl From<LintVerbArgs> for LintRequest {
+    fn from(args: LintVerbArgs) -> Self {
+        Self {
+            rootfs: Some(args.rootfs),
+            skip: args.skip,
+            list: args.list,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use apt_ostree_ipc::options::Dict;
 use apt_ostree_ipc::{Action, Result, value};
+use apt_ostree_model::query::Query;
 use apt_ostree_model::status::Deployment;
 use serde::Serialize;
 use zbus::message::Header;
@@ -12,7 +13,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedValue, Value};
 
 use super::query::Change;
-use super::{query, update, verbs};
+use super::{packages, query, update, verbs};
 use crate::daemon::Daemon;
 
 type Properties = HashMap<String, OwnedValue>;
@@ -247,6 +248,67 @@ impl Os {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String> {
         verbs::cleanup(self, &elements, &header).await
+    }
+
+    #[zbus(out_args("transaction_address"))]
+    async fn refresh_md(
+        &self,
+        options: Dict,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String> {
+        packages::refresh(self, options, &header).await
+    }
+
+    #[zbus(out_args("transaction_address"))]
+    async fn modify_apt_source(
+        &self,
+        id: &str,
+        settings: HashMap<String, String>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String> {
+        packages::modify_source(self, id, &settings, &header).await
+    }
+
+    #[zbus(out_args("repos"))]
+    async fn list_repos(&self, #[zbus(header)] header: Header<'_>) -> Result<Vec<Properties>> {
+        packages::sources(self, &header).await
+    }
+
+    #[zbus(out_args("packages"))]
+    async fn what_provides(
+        &self,
+        provides: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<Vec<Properties>> {
+        packages::find(self, Query::Provides(provides), &header).await
+    }
+
+    #[zbus(out_args("packages"))]
+    async fn get_packages(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<Vec<Properties>> {
+        packages::find(self, Query::Packages(names), &header).await
+    }
+
+    #[zbus(out_args("packages"))]
+    async fn search(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<Vec<Properties>> {
+        packages::find(self, Query::Search(names), &header).await
+    }
+
+    #[zbus(out_args("bootconfig"))]
+    async fn get_deployment_boot_config(
+        &self,
+        deployid: &str,
+        is_pending: bool,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<Properties> {
+        packages::boot_config(self, deployid, is_pending, &header).await
     }
 
     #[zbus(out_args("transaction_address"))]

@@ -12,6 +12,7 @@ mod kargs;
 pub mod layering;
 mod live;
 mod locals;
+mod query;
 mod system;
 mod update;
 
@@ -36,6 +37,9 @@ pub fn run(request: &Request, reporter: &dyn Reporter) -> Result<ClientOutcome> 
         Request::Cleanup(request) => deployments::cleanup(request, reporter),
         Request::Finalize(request) => deployments::finalize(request),
         Request::Db(request) => db::db(request),
+        Request::Query(request) => query::query(request, reporter),
+        Request::RefreshMd(request) => query::refresh(request, reporter),
+        Request::ModifySource(request) => query::modify_source(request, reporter),
         _ => Err(Kinded::new(ErrorKind::Usage, "the verb is not one of a system").into()),
     }
 }

@@ -34,6 +34,11 @@ pub(super) fn open(target: &Target) -> Result<Sysroot> {
     Sysroot::open(path(target)?.as_deref())
 }
 
+/// Opens a system to read from, with writable caches.
+pub(super) fn open_caches(target: &Target) -> Result<Sysroot> {
+    Sysroot::open_caches(path(target)?.as_deref())
+}
+
 impl System {
     /// Opens and locks a system.
     pub(super) fn lock(target: &Target) -> Result<Self> {

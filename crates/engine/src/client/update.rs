@@ -8,7 +8,7 @@ use apt_ostree_model::client::{
     UpdateRequest,
 };
 use apt_ostree_model::compose::PackageDiff;
-use apt_ostree_model::origin::Origin;
+use apt_ostree_model::origin::{LocalRequest, Origin};
 
 use super::layering::{self, LayerOptions, LayerRequest, LocalFile};
 use super::live::Change;
@@ -35,12 +35,18 @@ pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result
             cache_only: options.cache_only,
             allow_inactive: request.allow_inactive,
         };
-        let on = (&*base.commit.checksum, &origin, &*locals.files);
-        layers(&system, &before, on, how, reporter)?
+        let on = On {
+            base: &base.commit.checksum,
+            origin: &origin,
+            local: &locals.files,
+            freeze: &frozen_names(request),
+        };
+        layers(&system, &before, &on, how, reporter)?
     } else {
         // Also when a new base was only looked at: it has no files yet to layer upon.
         Made::base(&base.commit.checksum)
     };
+    origin.freeze(&made.frozen);
     if is_same(&origin, &before.origin) && made.is_nothing_new(&before, moved) {
         return Ok(unchanged(if look_only {
             "No updates available."
@@ -100,7 +106,13 @@ pub(super) fn initramfs(
             allow_inactive: true,
             ..LayerOptions::default()
         };
-        layers(&system, &before, (base, &origin, &[]), how, reporter)?
+        let on = On {
+            base,
+            origin: &origin,
+            local: &[],
+            freeze: &[],
+        };
+        layers(&system, &before, &on, how, reporter)?
     } else {
         Made::base(base)
     };
@@ -145,6 +157,8 @@ struct Made {
     /// How packages differ; `None`: as the commits say.
     pkgdiff: Option<Vec<PackageDiff>>,
     downloaded: u64,
+    /// What was found of packages that are to stay at that.
+    frozen: Vec<LocalRequest>,
 }
 
 impl Made {
@@ -154,6 +168,7 @@ impl Made {
             commit: Some(checksum.to_owned()),
             pkgdiff: None,
             downloaded: 0,
+            frozen: Vec::new(),
         }
     }
 
@@ -165,21 +180,36 @@ impl Made {
     }
 }
 
-/// Makes the layers of `origin` on a base.
+/// What layers are made of.
+struct On<'a> {
+    base: &'a str,
+    origin: &'a Origin,
+    local: &'a [LocalFile],
+    freeze: &'a [String],
+}
+
+/// The base packages whose replacements stay at the version that is found now.
+fn frozen_names(request: &UpdateRequest) -> Vec<String> {
+    let frozen = request.override_replace.iter().filter(|s| s.freeze);
+    frozen.flat_map(|source| source.packages.clone()).collect()
+}
+
+/// Makes layers on a base.
 fn layers(
     system: &System,
     before: &Before,
-    (base, origin, local): (&str, &Origin, &[LocalFile]),
+    on: &On<'_>,
     options: LayerOptions,
     reporter: &dyn Reporter,
 ) -> Result<Made> {
     let request = LayerRequest {
         sysroot: &system.sysroot,
         stateroot: &system.stateroot,
-        base,
+        base: on.base,
         previous: &before.commit.checksum,
-        origin,
-        local,
+        origin: on.origin,
+        local: on.local,
+        freeze: on.freeze,
         options,
     };
     let layered = layering::layer(&request, reporter)?;
@@ -187,6 +217,7 @@ fn layers(
         commit: layered.commit,
         pkgdiff: Some(layered.pkgdiff),
         downloaded: layered.downloaded,
+        frozen: layered.frozen,
     })
 }
 

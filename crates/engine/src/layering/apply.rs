@@ -69,7 +69,7 @@ fn try_apply<'r>(
         force: false,
     };
     configure::add(&configure_job, &mut live, run.reporter)?;
-    if !chosen.additions.changes.is_empty() {
+    if !chosen.additions.changes.is_empty() || !chosen.replacing.is_empty() {
         // The image has no local changes to ask about; what a treefile put there stays.
         let keep = ["--force-confdef", "--force-confold"];
         configure::configure_pending(&mut live, &workdir, &keep, run.reporter)?;
@@ -164,7 +164,8 @@ fn remove(run: &Run<'_>, chosen: &Chosen, live: &mut LiveRoot<'_>) -> Result<()>
         .with_context(|| format!("removing {}", names.join(", ")))
 }
 
-/// Unpacks what takes the place of base packages; returns the rest of the plan with its packages.
+/// Lets dpkg unpack what takes the place of base packages, or of files of others; returns the rest
+/// of the plan with its packages.
 fn replace<'f>(
     run: &Run<'_>,
     chosen: &Chosen,
@@ -177,7 +178,7 @@ fn replace<'f>(
         ..plan.clone()
     };
     let mut packages = Vec::new();
-    let mut files: Vec<String> = Vec::new();
+    let (mut files, mut replacing) = (Vec::new(), Vec::new());
     let dir = run.scratch("debs")?;
     for ((planned, package), deb) in plan
         .packages
@@ -185,29 +186,47 @@ fn replace<'f>(
         .zip(&fetched.packages)
         .zip(&fetched.debs)
     {
-        if chosen.replaces(&planned.name) {
+        if chosen.is_unpacked_by_dpkg(planned) {
             let name = format!("{}.deb", planned.sha256);
             link_or_copy(deb, &dir.join(&name))?;
-            files.push(format!("{DEBS}/{name}"));
+            let list = match chosen.replacing.contains(&planned.sha256) {
+                true => &mut replacing,
+                false => &mut files,
+            };
+            list.push(format!("{DEBS}/{name}"));
         } else {
             rest.packages.push(planned.clone());
             packages.push(package);
         }
     }
+    unpack(run, live, &dir, &files, &[]).context("replacing packages of the base")?;
+    unpack(run, live, &dir, &replacing, &["--force-overwrite"])
+        .context("replacing files of other packages")?;
+    Ok((rest, packages))
+}
+
+/// Has dpkg unpack `files`, which are in `dir`.
+fn unpack(
+    run: &Run<'_>,
+    live: &mut LiveRoot<'_>,
+    dir: &Utf8PathBuf,
+    files: &[String],
+    options: &[&str],
+) -> Result<()> {
     if files.is_empty() {
-        return Ok((rest, packages));
+        return Ok(());
     }
-    let mut argv = vec!["dpkg", "--force-unsafe-io", "--force-depends", "--unpack"];
+    let mut argv = vec!["dpkg", "--force-unsafe-io", "--force-depends"];
+    argv.extend(options);
+    argv.push("--unpack");
     argv.extend(files.iter().map(String::as_str));
     let mut script = Script::new("dpkg", &argv);
     script.binds = vec![Bind {
-        source: dir,
+        source: dir.clone(),
         target: DEBS.into(),
         writable: false,
     }];
     live.run(&script, run.reporter)
-        .context("replacing packages of the base")?;
-    Ok((rest, packages))
 }
 
 fn link_or_copy(from: &Utf8PathBuf, to: &Utf8PathBuf) -> Result<()> {

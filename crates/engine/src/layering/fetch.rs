@@ -64,7 +64,7 @@ fn try_fetch(
     };
     for (package, request) in plan.packages.iter().zip(&requests) {
         // dpkg itself unpacks what replaces a package of the base.
-        if chosen.replaces(&package.name) || !run.store.is_imported(request)? {
+        if chosen.is_unpacked_by_dpkg(package) || !run.store.is_imported(request)? {
             needed.packages.push(package.clone());
         }
     }
@@ -99,7 +99,7 @@ fn try_fetch(
 /// or are unpacked again each time stay.
 pub(super) fn clean(run: &Run<'_>, chosen: &Chosen) {
     for package in &chosen.additions.plan.packages {
-        if chosen.local.contains(&package.sha256) || chosen.replaces(&package.name) {
+        if chosen.local.contains(&package.sha256) || chosen.is_unpacked_by_dpkg(package) {
             continue;
         }
         let path = debs_dir(run).join(format!("{}.deb", package.sha256));

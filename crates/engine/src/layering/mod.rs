@@ -10,6 +10,7 @@ mod commit;
 mod fetch;
 mod finish;
 mod machine;
+mod query;
 mod solve;
 mod state;
 
@@ -23,6 +24,8 @@ use fn_error_context::context;
 use crate::compose::context::Run;
 use base::Base;
 use solve::Chosen;
+
+pub use query::{Indices, Look, look, with_machine};
 
 /// Key of the requests that were not satisfied by the base, sorted (`as`).
 pub const PACKAGES: &str = "aptostree.packages";
@@ -69,10 +72,15 @@ pub struct LayerJob<'a> {
     pub packages: &'a [String],
     /// `.deb` files to add.
     pub local: &'a [LocalDeb],
+    /// `.deb` files to add, which may replace files of other packages.
+    pub local_replacing: &'a [LocalDeb],
     /// Base packages to remove.
     pub remove: &'a [String],
-    /// Requests that may take the place of base packages.
+    /// Requests that may take the place of base packages: `NAME/SUITE` or `NAME/origin=ORIGIN`.
     pub replace: &'a [String],
+    /// Names of those of them that are asked for by their content from now on: the commit is the
+    /// one that their `.deb` files as [`LayerJob::replace_local`] would give.
+    pub freeze: &'a [String],
     /// `.deb` files that may do so.
     pub replace_local: &'a [LocalDeb],
     /// The initramfs.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use apt_ostree_apt::{Additions, AptConfig, BaseSpec, MachineSources, Session, SolveSpec};
 use apt_ostree_model::compose::PackageDiff;
-use apt_ostree_model::{ErrorKind, Kinded, PackageName, Sha256Digest, Step};
+use apt_ostree_model::{ErrorKind, Kinded, PackageName, PlannedPackage, Sha256Digest, Step};
 use apt_ostree_treefile::spec::PackageRequest;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -26,6 +26,8 @@ pub(super) struct Chosen {
     pub(super) inactive: Vec<String>,
     /// Digests of all `.deb` files that were asked for.
     pub(super) local: BTreeSet<Sha256Digest>,
+    /// Digests of those that may replace files of other packages.
+    pub(super) replacing: BTreeSet<Sha256Digest>,
 }
 
 impl Chosen {
@@ -41,6 +43,11 @@ impl Chosen {
             let bare = change.name.split(':').next().unwrap_or_default();
             change.new.is_some() && bare == name.as_str()
         })
+    }
+
+    /// Whether dpkg itself unpacks a package: it replaces one of the base, or files of others.
+    pub(super) fn is_unpacked_by_dpkg(&self, package: &PlannedPackage) -> bool {
+        self.replaces(&package.name) || self.replacing.contains(&package.sha256)
     }
 
     /// How packages differ from those of the base.
@@ -85,6 +92,7 @@ pub(super) fn debs_dir(run: &Run<'_>) -> Utf8PathBuf {
 pub(super) fn choose(run: &Run<'_>, job: &LayerJob<'_>, base: &Base) -> Result<Chosen> {
     let requests = parse_requests(job.packages)?;
     let local = keep_local(run, job.local)?;
+    let local_replacing = keep_local(run, job.local_replacing)?;
     let replace_local = keep_local(run, job.replace_local)?;
     let paths = |files: &BTreeMap<Sha256Digest, Utf8PathBuf>| files.values().cloned().collect();
     let machine = Machine {
@@ -94,6 +102,7 @@ pub(super) fn choose(run: &Run<'_>, job: &LayerJob<'_>, base: &Base) -> Result<C
     };
     let sources = MachineSources::load(&machine, &run.cachedir.join("keys"), run.reporter)?;
     let mut all = local.clone();
+    all.extend(local_replacing.clone());
     all.extend(replace_local.clone());
     let spec = SolveSpec {
         arch: base.arch.clone(),
@@ -111,7 +120,7 @@ pub(super) fn choose(run: &Run<'_>, job: &LayerJob<'_>, base: &Base) -> Result<C
             extended_states: base.extended_states.clone(),
             foreign: base.foreign.clone(),
             remove: parse_names(job.remove)?,
-            replace: parse_requests(job.replace)?.into_values().collect(),
+            replace: parse_replacements(job.replace)?,
             replace_local: paths(&replace_local),
         }),
     };
@@ -125,6 +134,7 @@ pub(super) fn choose(run: &Run<'_>, job: &LayerJob<'_>, base: &Base) -> Result<C
         lock: None,
     };
     let (session, additions) = solve(run, config)?;
+    let frozen = frozen(&additions, job.freeze)?;
     let (inactive, active) = requests
         .into_iter()
         .partition::<BTreeMap<_, _>, _>(|(_, request)| additions.inactive.contains(request));
@@ -133,7 +143,8 @@ pub(super) fn choose(run: &Run<'_>, job: &LayerJob<'_>, base: &Base) -> Result<C
         additions,
         active: active.into_keys().collect(),
         inactive: inactive.into_keys().collect(),
-        local: all.into_keys().collect(),
+        local: all.into_keys().chain(frozen).collect(),
+        replacing: local_replacing.into_keys().collect(),
     })
 }
 
@@ -167,6 +178,40 @@ fn parse_requests(texts: &[String]) -> Result<BTreeMap<String, PackageRequest>> 
         Err(why) => Err(usage(why)),
     };
     texts.iter().map(parse).collect()
+}
+
+/// `NAME/SUITE` or `NAME/origin=ORIGIN`.
+fn parse_replacements(texts: &[String]) -> Result<Vec<PackageRequest>> {
+    let mut requests = Vec::new();
+    for text in texts {
+        match text.split_once("/origin=") {
+            Some((name, origin)) => requests.push(PackageRequest::Package {
+                name: name
+                    .parse::<PackageName>()
+                    .map_err(|error| usage(error.to_string()))?,
+                arch: None,
+                version: None,
+                suite: Some(format!("origin={origin}")),
+            }),
+            None => requests.extend(parse_requests(std::slice::from_ref(text))?.into_values()),
+        }
+    }
+    Ok(requests)
+}
+
+/// The digests of what the names to freeze came to.
+fn frozen(additions: &Additions, names: &[String]) -> Result<Vec<Sha256Digest>> {
+    let planned = |name: &String| {
+        let mut packages = additions.plan.packages.iter();
+        let package = packages.find(|p| p.name.as_str() == name);
+        package.map(|p| p.sha256).ok_or_else(|| {
+            let message = format!("the base has that version of '{name}' already");
+            Kinded::new(ErrorKind::Unsatisfiable, message)
+                .with_hint("nothing needs to be replaced")
+                .into()
+        })
+    };
+    names.iter().map(planned).collect()
 }
 
 fn parse_names(texts: &[String]) -> Result<Vec<PackageName>> {

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
 /// `None` when the job is malformed.
 fn run_job(job: &Value) -> Option<Value> {
     let (packages, local) = (texts(&job["packages"]), debs(&job["local"]));
+    let (replacing, freeze) = (debs(&job["local-replacing"]), texts(&job["freeze"]));
     let (remove, replace) = (texts(&job["remove"]), texts(&job["replace"]));
     let replace_local = debs(&job["replace-local"]);
     let initramfs = InitramfsState {
@@ -81,8 +82,10 @@ fn run_job(job: &Value) -> Option<Value> {
         etc: job["etc"].as_str().map(Utf8Path::new),
         packages: &packages,
         local: &local,
+        local_replacing: &replacing,
         remove: &remove,
         replace: &replace,
+        freeze: &freeze,
         replace_local: &replace_local,
         initramfs: &initramfs,
         recommends: None,

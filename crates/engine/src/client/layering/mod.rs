@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use apt_ostree_fsx::prune::{Limits, prune_files};
 use apt_ostree_model::compose::PackageDiff;
 use apt_ostree_model::origin::{LocalRequest, Origin};
-use apt_ostree_model::{ErrorKind, Kinded, Reporter};
-use apt_ostree_sysroot::{LockedSysroot, Sysroot};
+use apt_ostree_model::{ErrorKind, Kinded, Plan, PlannedPackage, Reporter};
+use apt_ostree_sysroot::{Deployment, LockedSysroot, Sysroot};
 use camino::Utf8PathBuf;
 
 use super::db::difference;
@@ -57,6 +57,8 @@ pub struct LayerRequest<'a> {
     pub origin: &'a Origin,
     /// Local packages that this request brings; those of earlier requests were kept.
     pub local: &'a [LocalFile],
+    /// Names of base packages that another source replaces: they stay at the version that is found.
+    pub freeze: &'a [String],
     /// How.
     pub options: LayerOptions,
 }
@@ -72,6 +74,8 @@ pub struct Layered {
     pub pkgdiff: Vec<PackageDiff>,
     /// Bytes that were downloaded.
     pub downloaded: u64,
+    /// What the names to freeze came to.
+    pub frozen: Vec<LocalRequest>,
 }
 
 /// Makes the commit that `request` describes. Moves no ref and deploys nothing.
@@ -84,11 +88,9 @@ pub fn layer(request: &LayerRequest<'_>, reporter: &dyn Reporter) -> Result<Laye
     let previous = request.sysroot.commit(request.previous)?;
     let etc = etc(request)?;
     let (packages, remove) = (texts(&origin.packages), texts(&origin.override_remove));
-    let added = origin
-        .local_packages
-        .iter()
-        .chain(&origin.local_packages_replacing_files);
-    let local = debs(added, request.local)?;
+    let local = debs(origin.local_packages.iter(), request.local)?;
+    let replacing = origin.local_packages_replacing_files.iter();
+    let local_replacing = debs(replacing, request.local)?;
     let replace_local = debs(origin.override_replace_local.iter(), request.local)?;
     let initramfs = InitramfsState {
         regenerate: origin.initramfs.regenerate,
@@ -100,8 +102,10 @@ pub fn layer(request: &LayerRequest<'_>, reporter: &dyn Reporter) -> Result<Laye
         etc: etc.as_deref(),
         packages: &packages,
         local: &local,
+        local_replacing: &local_replacing,
         remove: &remove,
         replace: &replacements(origin)?,
+        freeze: request.freeze,
         replace_local: &replace_local,
         initramfs: &initramfs,
         recommends: None,
@@ -130,7 +134,20 @@ pub fn layer(request: &LayerRequest<'_>, reporter: &dyn Reporter) -> Result<Laye
         commit,
         pkgdiff,
         downloaded: done.downloaded,
+        frozen: frozen(&done.plan, request.freeze),
     })
+}
+
+/// Planned packages as they are asked for by content.
+fn frozen(plan: &Plan, names: &[String]) -> Vec<LocalRequest> {
+    let named = |package: &&PlannedPackage| names.iter().any(|n| *n == package.name.as_str());
+    let request = |package: &PlannedPackage| LocalRequest {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        arch: package.arch.clone(),
+        sha256: package.sha256,
+    };
+    plan.packages.iter().filter(named).map(request).collect()
 }
 
 fn texts(set: &BTreeSet<String>) -> Vec<String> {
@@ -167,13 +184,17 @@ fn debs<'l>(
 fn replacements(origin: &Origin) -> Result<Vec<String>> {
     let mut requests = Vec::new();
     for (source, names) in &origin.override_replace {
-        let Some(suite) = source.strip_prefix("suite=") else {
-            let message = format!("base packages can't be replaced from '{source}'");
-            return Err(Kinded::new(ErrorKind::Usage, message)
-                .with_hint("name a suite: --from suite=NAME")
-                .into());
+        let place = match source.split_once('=') {
+            Some(("suite", suite)) => suite,
+            Some(("origin", _)) => source,
+            _ => {
+                let message = format!("base packages can't be replaced from '{source}'");
+                return Err(Kinded::new(ErrorKind::Usage, message)
+                    .with_hint("name a suite or an origin: --from suite=NAME or origin=NAME")
+                    .into());
+            }
         };
-        requests.extend(names.iter().map(|name| format!("{name}/{suite}")));
+        requests.extend(names.iter().map(|name| format!("{name}/{place}")));
     }
     Ok(requests)
 }
