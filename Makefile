@@ -28,7 +28,7 @@ FILL_PATHS := sed -e 's,@bindir@,$(PREFIX)/bin,g' -e 's,@libexecdir@,$(LIBEXECDI
 export APTOSTREE_GIT := $(shell git describe --always --dirty --abbrev=40 --match= 2>/dev/null)
 
 .PHONY: help image build programs test test-full bench bench-client lint doc dist dist-files generate \
-	install install-files deb clean rust deps-build deps-run deps-test deps-image deps-all
+	install install-files install-wrappers deb clean rust deps-build deps-run deps-test deps-image deps-all
 
 # Packages are installed one job at a time, and cargo runs its own jobs.
 .NOTPARALLEL:
@@ -113,6 +113,19 @@ install-files:
 	done
 	install -D -m 644 data/systemd/ostree-finalize-staged.service.d/50-apt-ostree.conf \
 		$(DESTDIR)$(UNITDIR)/ostree-finalize-staged.service.d/50-apt-ostree.conf
+
+# apt, apt-get and dpkg that know of deployments. They are found before the programs themselves, which
+# are in /usr/bin, and so make sense there only.
+install-wrappers:
+	install -d $(DESTDIR)/usr/sbin
+	for name in apt apt-get dpkg; do \
+		$(FILL_PATHS) data/wrappers/wrapper.in >$(DESTDIR)/usr/sbin/$$name && \
+			chmod 755 $(DESTDIR)/usr/sbin/$$name || exit 1; \
+	done
+
+ifeq ($(PREFIX),/usr)
+install-files: install-wrappers
+endif
 
 clean: ## Remove what was built and composed here
 	$(CARGO) clean

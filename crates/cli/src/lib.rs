@@ -16,6 +16,7 @@ pub mod request;
 mod system;
 mod version;
 mod worker;
+mod wrapper;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,6 +39,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn try_run(args: Vec<OsString>) -> Result<ExitCode, Kinded> {
+    // Its arguments are another program's.
+    if args.get(1).is_some_and(|verb| verb == "cliwrap") {
+        return wrapper::run(args.into_iter().skip(2).collect());
+    }
     require_utf8(&args)?;
     let command_line = command_line(&args);
     let parsed = match Cli::try_parse_from(args) {

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod compose;
 pub mod content;
+pub mod inplace;
 pub mod layering;
 pub mod lint;
 pub mod postprocess;
@@ -30,6 +31,7 @@ pub fn run(request: &Request, reporter: &dyn Reporter) -> Result<Outcome> {
         Request::Commit(request) => compose::commit(request, reporter),
         Request::Rootfs(request) => compose::rootfs(request, reporter),
         Request::Image(request) => compose::image(request, reporter),
+        Request::Lint(request) => inplace::lint(request).map(Outcome::Client),
         _ => client::run(request, reporter).map(Outcome::Client),
     }
 }

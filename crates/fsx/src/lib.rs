@@ -8,6 +8,7 @@
 
 pub mod cancel;
 mod cmd;
+mod container;
 mod escape;
 mod failpoint;
 mod file;
@@ -20,6 +21,7 @@ mod remove;
 mod workdir;
 
 pub use cmd::{Captured, Cmd, CmdError, Stdin};
+pub use container::is_container;
 pub use escape::{escape, escape_bytes, escape_cut};
 pub use failpoint::fail_point;
 pub use file::{

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::Result;
+use camino::Utf8Path;
 
 use crate::{stdout, success};
 
@@ -56,6 +57,28 @@ impl Podman {
             image,
         ];
         Ok(stdout(&success(self.command(&flags).args(args))?))
+    }
+
+    /// Builds the Containerfile in `context` as the image `tag`, without network and with
+    /// `packages` as the directory `/packages`.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn build(&self, tag: &str, context: &Utf8Path, packages: &Utf8Path) -> Result<()> {
+        let volume = format!("{packages}:/packages:ro");
+        let flags = [
+            "build",
+            "--network=none",
+            "--pull=never",
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=1024:1024",
+            "--volume",
+            &volume,
+            "--tag",
+            tag,
+        ];
+        success(self.command(&flags).arg(context))?;
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use apt_ostree_engine::postprocess::{self, Input, Options};
 use apt_ostree_model::Tree;
 use apt_ostree_store::{CacheRepo, CommitTree, TargetRepo};
-use apt_ostree_testkit::packages::Deb;
+use apt_ostree_testkit::packages::{Deb, publish};
 use apt_ostree_testkit::{Project, privileged, root, stdout, success};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
@@ -429,4 +429,71 @@ fn base_packages_are_removed_and_replaced_as_dpkg_does() {
         "old files go"
     );
     machine.ostree(&["fsck", "-q"]);
+}
+
+#[test]
+fn files_are_replaced_and_packages_come_from_named_sources_when_asked() {
+    if !privileged("files_are_replaced_and_packages_come_from_named_sources_when_asked") {
+        return;
+    }
+    let machine = Machine::new(BASE);
+    let project = &machine.project;
+    let thief = build_deb(project, "thief", "", &[("usr/bin/nano", "mine\n")], &[]);
+    let (commit, result) = machine.layered(json!({"local-replacing": [thief]}));
+    assert_eq!(texts(&result["plan"]), ["thief"]);
+    let (layered, store) = machine.load(&commit);
+    assert_eq!(read(&layered.tree, &store, "usr/bin/nano"), "mine\n");
+    let list = "usr/lib/sysimage/dpkg/info/nano.list";
+    let files = read(&layered.tree, &store, list);
+    assert!(
+        !files.lines().any(|line| line == "/usr/bin/nano"),
+        "{files}"
+    );
+
+    let (commit, _) = machine.layered(json!({"packages": ["hello/trixie"]}));
+    let (layered, _) = machine.load(&commit);
+    assert_eq!(
+        layered.strings("aptostree.packages").unwrap(),
+        ["hello/trixie"]
+    );
+    let (kind, text) = machine.refused(json!({"packages": ["hello/nowhere"]}));
+    assert_eq!(kind, "unsatisfiable");
+    assert!(text.contains("is not in suite 'nowhere'"), "{text}");
+
+    // A machine with a source of its own.
+    let deb = Deb::new("nano", "99").build(project, "mine").unwrap();
+    publish(project, "mine", "Mine").unwrap();
+    let key = std::fs::read(project.path().join("Mine.gpg")).unwrap();
+    let repo = project.path().join("mine");
+    let line = format!("deb [signed-by=/etc/apt/keyrings/mine.gpg] file:{repo} ./\n");
+    project.write("etc/apt/sources.list", &line).unwrap();
+    let keyring = project.write("etc/apt/keyrings/mine.gpg", "").unwrap();
+    std::fs::write(keyring, key).unwrap();
+    let etc = project.path().join("etc");
+    let job = |more: Value| {
+        let mut job = json!({"etc": etc.as_str()});
+        for (key, value) in more.as_object().unwrap() {
+            job[key] = value.clone();
+        }
+        job
+    };
+    let from = json!({"replace": ["nano/origin=Mine"]});
+    let (commit, followed) = machine.layered(job(from.clone()));
+    assert_eq!(texts(&followed["replaced"]), ["nano"]);
+    let (layered, store) = machine.load(&commit);
+    assert_eq!(
+        read(&layered.tree, &store, "usr/share/nano/version"),
+        "99\n"
+    );
+    let (_, text) = machine.refused(job(json!({"replace": ["nano/origin=Nobody"]})));
+    assert!(text.contains("origin 'Nobody'"), "{text}");
+
+    // Frozen, it is as if that file had been named.
+    let mut frozen = from;
+    frozen["freeze"] = json!(["nano"]);
+    let frozen = machine.run(job(frozen));
+    let named = json!({"replace-local": [project.path().join(deb)]});
+    let named = machine.run(job(named));
+    assert_eq!(frozen["state"], named["state"]);
+    assert_ne!(frozen["state"], followed["state"]);
 }

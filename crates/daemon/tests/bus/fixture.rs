@@ -72,6 +72,7 @@ impl Fixture {
         std::fs::create_dir_all(&modules)?;
         std::fs::create_dir_all(tree.join("usr/etc"))?;
         std::fs::write(tree.join("usr/lib/os-release"), "ID=test\nNAME=Test\n")?;
+        self.write_packages(&tree)?;
         std::fs::write(modules.join("vmlinuz"), "kernel")?;
         std::fs::write(modules.join("initramfs.img"), "initramfs")?;
         let sysroot = self.path("sysroot");
@@ -98,6 +99,42 @@ impl Fixture {
                 .arg(format!("--tree=dir={}", tree.display())),
         )?;
         admin(&["deploy", &option, "--os=test-os", "--karg=quiet", "test"])?;
+        Ok(())
+    }
+
+    /// A package database, and a package source with one more package.
+    fn write_packages(&self, tree: &Path) -> Result<()> {
+        let stanza = |name: &str, version: &str, summary: &str| {
+            format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: T <t@example.org>\n\
+                 Description: {summary}\n"
+            )
+        };
+        let database = tree.join("usr/lib/sysimage/dpkg");
+        std::fs::create_dir_all(&database)?;
+        let old = stanza("demo", "1:1-1", "a tool to show");
+        let installed = old.replace("Version", "Status: install ok installed\nVersion");
+        std::fs::write(database.join("status"), installed + "\n")?;
+        let repo = self.path("packages");
+        std::fs::create_dir(&repo)?;
+        let mut index = String::new();
+        for (name, version, summary, more) in [
+            ("demo", "1:1-2", "a tool to show", ""),
+            ("demo-doc", "2", "how to use it", "Provides: manual\n"),
+            ("other", "3", "needed for demo", ""),
+        ] {
+            let text = stanza(name, version, summary);
+            let file = format!(
+                "Filename: ./{name}.deb\nSize: 1\nSHA256: {:064}\n{more}\n",
+                0
+            );
+            index.push_str(&(text + &file));
+        }
+        std::fs::write(repo.join("Packages"), index)?;
+        let sources = tree.join("usr/etc/apt/sources.list.d");
+        std::fs::create_dir_all(&sources)?;
+        let line = format!("deb [trusted=yes] file:{} ./\n", repo.display());
+        std::fs::write(sources.join("local.list"), line)?;
         Ok(())
     }
 

@@ -5,5 +5,6 @@
 mod fixture;
 mod interface;
 mod life;
+mod packages;
 mod rights;
 mod transactions;

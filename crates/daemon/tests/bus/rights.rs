@@ -62,6 +62,15 @@ async fn refusals(os: &OsProxy<'_>, sysroot: &SysrootProxy<'_>) -> Vec<(&'static
             error_of(os.kernel_args("", &["a"], &[], &[], no()).await).0,
         ),
         ("Cleanup", error_of(os.cleanup(&["base"]).await).0),
+        ("RefreshMd", error_of(os.refresh_md(no()).await).0),
+        (
+            "ModifyAptSource",
+            error_of(
+                os.modify_apt_source("x", HashMap::from([("enabled", "0")]))
+                    .await,
+            )
+            .0,
+        ),
         (
             "FinalizeDeployment",
             error_of(
@@ -240,6 +249,13 @@ fn unknown_and_wrong_options_are_refused_before_polkit() -> Result<()> {
             os.rollback(HashMap::from([("dry-run", true.into())])).await,
             os.cleanup(&["everything"]).await,
             os.cleanup(&[]).await,
+            os.refresh_md(HashMap::from([("frobnicate", true.into())]))
+                .await,
+            os.modify_apt_source("x", HashMap::from([("enabled", "maybe")]))
+                .await,
+            os.modify_apt_source("x", HashMap::from([("url", "x")]))
+                .await,
+            os.modify_apt_source("x", HashMap::new()).await,
             os.kernel_args("", &["a\nb"], &[], &[], no()).await,
             os.finalize_deployment(no()).await,
         ];

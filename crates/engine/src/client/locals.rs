@@ -13,15 +13,15 @@ use super::layering::LocalFile;
 
 /// Local packages, identified.
 #[derive(Debug, Default)]
-pub(super) struct Locals {
+pub(crate) struct Locals {
     /// For the origin.
-    pub(super) requests: LocalRequests,
+    pub(crate) requests: LocalRequests,
     /// Where they are.
-    pub(super) files: Vec<LocalFile>,
+    pub(crate) files: Vec<LocalFile>,
 }
 
 /// Reads what the local packages of a request are.
-pub(super) fn read(request: &UpdateRequest) -> Result<Locals> {
+pub(crate) fn read(request: &UpdateRequest) -> Result<Locals> {
     let mut locals = Locals::default();
     for package in &request.install_local {
         let file = identify(package)?;

@@ -3,6 +3,8 @@
 //!
 //! `--check`, `--preview` and `--dry-run` are the same recipe, stopped before it changes what is
 //! deployed.
+//!
+//! In a container, where there is no deployment, some of them change its root instead.
 
 mod base;
 mod db;
@@ -11,21 +13,41 @@ mod journal;
 mod kargs;
 pub mod layering;
 mod live;
-mod locals;
-mod query;
+pub(crate) mod locals;
+pub(crate) mod query;
 mod system;
 mod update;
 
 use anyhow::Result;
+use apt_ostree_fsx::is_container;
 use apt_ostree_model::client::ClientOutcome;
 use apt_ostree_model::compose::Request;
 use apt_ostree_model::{ErrorKind, Kinded, Reporter};
+
+use crate::inplace;
 
 /// Runs one verb on a system to its end.
 ///
 /// # Errors
 /// When the verb fails; what boots next is as before then.
 pub fn run(request: &Request, reporter: &dyn Reporter) -> Result<ClientOutcome> {
+    if is_container() {
+        match request {
+            Request::Update(request) if request.target.sysroot.is_none() => {
+                return inplace::update(request, reporter);
+            }
+            Request::Query(request) if request.target.sysroot.is_none() => {
+                return inplace::query(request, reporter);
+            }
+            Request::RefreshMd(request) if request.target.sysroot.is_none() => {
+                return inplace::refresh(reporter);
+            }
+            Request::Cleanup(request) if request.target.sysroot.is_none() => {
+                return inplace::clean_indices(request);
+            }
+            _ => {}
+        }
+    }
     match request {
         Request::Status(request) => deployments::status(request),
         Request::Update(request) => update::update(request, reporter),

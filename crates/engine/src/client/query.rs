@@ -211,7 +211,7 @@ impl<'s> Place<'s> {
 }
 
 /// A package that was found as it is shown; `None` when its version is none.
-fn package(found: Found, layered: &BTreeSet<String>) -> Option<FoundPackage> {
+pub(crate) fn package(found: Found, layered: &BTreeSet<String>) -> Option<FoundPackage> {
     let name = found.name.parse().ok()?;
     let version = found.version.parse().ok()?;
     let arch = found.arch.parse().ok()?;

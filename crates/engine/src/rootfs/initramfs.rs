@@ -10,8 +10,8 @@ use std::io::{BufReader, Read, Write as _};
 
 use anyhow::{Context as _, Result, bail};
 use apt_ostree_model::{
-    ContentReader as _, ContentWriter as _, ErrorKind, File, Kinded, Meta, Node, Reporter,
-    Sha256Digest, Tree,
+    ContentReader, ContentWriter as _, ErrorKind, File, Kinded, Meta, Node, Reporter, Sha256Digest,
+    Tree,
 };
 use apt_ostree_sandbox::Bind;
 use apt_ostree_store::CacheRepo;
@@ -130,23 +130,63 @@ pub fn unchanged(
     job: &Job<'_>,
     before: &Tree,
     after: &Tree,
-    (image, store): (&File, &CacheRepo),
+    (image, store): (&File, &dyn ContentReader),
 ) -> Result<bool> {
-    if key(job, before, store)? != key(job, after, store)? {
-        return Ok(false);
+    Fingerprint::new(job, before, (image, store))?.matches(job, after, store)
+}
+
+/// What an initramfs was made of.
+#[derive(Debug)]
+pub struct Fingerprint {
+    key: String,
+    /// The files in it; `None`: it has a form that can't be looked into.
+    files: Option<BTreeMap<String, Option<Sha256Digest>>>,
+}
+
+impl Fingerprint {
+    /// That of the image of a tree.
+    ///
+    /// # Errors
+    /// When content can't be read.
+    pub fn new(
+        job: &Job<'_>,
+        tree: &Tree,
+        (image, store): (&File, &dyn ContentReader),
+    ) -> Result<Self> {
+        // What is in it may also be a file that no script names, such as a library.
+        let paths = image_paths(image, store)?;
+        let files = paths.map(|paths| {
+            let files = paths.into_iter();
+            files
+                .map(|path| {
+                    let checksum = checksum_at(tree, &path);
+                    (path, checksum)
+                })
+                .collect()
+        });
+        Ok(Self {
+            key: key(job, tree, store)?,
+            files,
+        })
     }
-    // What is in it may also be a file that no script names, such as a library.
-    let Some(paths) = image_paths(image, store)? else {
-        return Ok(false);
-    };
-    Ok(paths
-        .iter()
-        .filter(|path| !is_account_file(path))
-        .all(|path| checksum_at(before, path) == checksum_at(after, path)))
+
+    /// Whether another state of the tree gives the same image.
+    ///
+    /// # Errors
+    /// When content can't be read.
+    pub fn matches(&self, job: &Job<'_>, tree: &Tree, store: &dyn ContentReader) -> Result<bool> {
+        let Some(files) = &self.files else {
+            return Ok(false);
+        };
+        let mut files = files.iter();
+        let same = files
+            .all(|(path, checksum)| is_account_file(path) || checksum_at(tree, path) == *checksum);
+        Ok(same && key(job, tree, store)? == self.key)
+    }
 }
 
 /// The paths in an image that was made here; `None` for another form.
-fn image_paths(image: &File, store: &CacheRepo) -> Result<Option<Vec<String>>> {
+fn image_paths(image: &File, store: &dyn ContentReader) -> Result<Option<Vec<String>>> {
     const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
     let mut data = Vec::new();
     store.open(&image.checksum)?.read_to_end(&mut data)?;
@@ -226,7 +266,7 @@ fn is_account_file(path: &str) -> bool {
 }
 
 /// The hash of everything that decides what dracut takes in.
-fn key(job: &Job<'_>, tree: &Tree, store: &CacheRepo) -> Result<String> {
+fn key(job: &Job<'_>, tree: &Tree, store: &dyn ContentReader) -> Result<String> {
     let names = mentioned_names(tree, store)?;
     let modules = format!("usr/lib/modules/{}", job.kernel);
     let mut text = format!(
@@ -301,7 +341,7 @@ impl Names {
     }
 }
 
-fn mentioned_names(tree: &Tree, store: &CacheRepo) -> Result<Names> {
+fn mentioned_names(tree: &Tree, store: &dyn ContentReader) -> Result<Names> {
     let mut names = Names::default();
     for dir in SCRIPT_DIRS {
         for (path, node) in tree.walk_from(dir) {
