@@ -259,6 +259,10 @@ fn help_texts_are_as_recorded() {
         "db diff",
         "db list",
         "db version",
+        "search",
+        "refresh-md",
+        "container",
+        "container lint",
     ] {
         let verb = line.split(' ').fold(&mut command, |at, name| {
             at.find_subcommand_mut(name).unwrap()
