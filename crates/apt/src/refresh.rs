@@ -411,12 +411,12 @@ fn read_release(layout: &Layout, source: &Source, offline: bool) -> Result<(Stri
             Err(error) => return Err(error).with_context(|| format!("reading '{path}'")),
         }
     }
+    // A repository may have no Release file only where it is trusted without.
+    if source.trusted && (!offline || has_index(layout, source)) {
+        return Ok(hash_of_indices(layout, source));
+    }
     if offline {
         return Err(not_cached(source));
-    }
-    // A repository may have no Release file only where the treefile trusts it.
-    if source.trusted {
-        return Ok(hash_of_indices(layout, source));
     }
     Err(fail(
         ErrorKind::Verification,
@@ -425,6 +425,12 @@ fn read_release(layout: &Layout, source: &Source, offline: bool) -> Result<(Stri
             source.repo, source.suite
         ),
     ))
+}
+
+fn has_index(layout: &Layout, source: &Source) -> bool {
+    let lists = layout.lists();
+    let mut indices = source.indices().into_iter();
+    indices.any(|index| lists.join(index.list).exists())
 }
 
 /// Stands in for the Release file of a trusted repository without one.

@@ -58,7 +58,7 @@ pub fn look<T>(
         }
         let offline = match job.indices {
             Indices::Here => true,
-            Indices::HereOrFetched => has_files(&lists),
+            Indices::HereOrFetched => has_indices(&lists),
             Indices::Fetched | Indices::FetchedAnew => false,
         };
         let base = Base::load(run, &layer_job(job))?;
@@ -106,9 +106,12 @@ pub fn with_machine<T>(
     })
 }
 
-fn has_files(dir: &Utf8Path) -> bool {
-    let files = |dir: std::fs::ReadDir| dir.flatten().any(|e| e.path().is_file());
-    std::fs::read_dir(dir).is_ok_and(files)
+fn has_indices(lists: &Utf8Path) -> bool {
+    let is_index = |name: &str| name.ends_with("Release") || name.ends_with("Packages");
+    let Ok(entries) = lists.read_dir_utf8() else {
+        return false;
+    };
+    entries.flatten().any(|entry| is_index(entry.file_name()))
 }
 
 fn missing(error: &anyhow::Error) -> anyhow::Error {
@@ -121,9 +124,7 @@ fn missing(error: &anyhow::Error) -> anyhow::Error {
 
 /// A compose has an option that is not one of the verbs on a system.
 fn without_option(message: &str) -> String {
-    message
-        .replace(", and --offline forbids fetching it", "")
-        .to_owned()
+    message.replace(", and --offline forbids fetching it", "")
 }
 
 fn layer_job<'a>(job: &Look<'a>) -> LayerJob<'a> {
