@@ -10,6 +10,7 @@ use camino::Utf8Path;
 use super::LayerJob;
 use super::apply::epoch;
 use super::base::OpenBase;
+use super::solve::Chosen;
 use crate::compose::build::megabytes;
 use crate::compose::context::Run;
 use crate::compose::finish::{finish_tree, has_no_kernel};
@@ -48,7 +49,7 @@ pub(super) fn finish(
     job: &LayerJob<'_>,
     base: &OpenBase,
     mut live: LiveRoot<'_>,
-    packages: &[ImportedPackage],
+    (chosen, packages): (&Chosen, &[ImportedPackage]),
 ) -> Result<Finished> {
     let timestamp = epoch(base, packages)?;
     let input = Input {
@@ -69,7 +70,7 @@ pub(super) fn finish(
         }
     }
     let tree = finished.tree;
-    check(run, base, &tree, packages)?;
+    check(run, base, &tree, (chosen, packages))?;
     Ok(Finished {
         kernel: find_kernel(&tree)?.map(|kernel| kernel.version),
         tree,
@@ -148,7 +149,12 @@ fn with_machine_config(run: &Run<'_>, mut tree: Tree, etc: &Utf8Path) -> Result<
 }
 
 /// Lints the tree. What the base is guilty of already does not count.
-fn check(run: &Run<'_>, base: &OpenBase, tree: &Tree, packages: &[ImportedPackage]) -> Result<()> {
+fn check(
+    run: &Run<'_>,
+    base: &OpenBase,
+    tree: &Tree,
+    (chosen, packages): (&Chosen, &[ImportedPackage]),
+) -> Result<()> {
     let facts = |tree: &Tree| lint::Facts {
         container: base.options.container || has_no_kernel(tree),
         packages,
@@ -166,11 +172,29 @@ fn check(run: &Run<'_>, base: &OpenBase, tree: &Tree, packages: &[ImportedPackag
                 let same = before.failures.contains(failure);
                 let all_known = !failure.items.is_empty()
                     && failure.items.iter().all(|item| known.contains(item));
-                !same && !all_known
+                !same && !all_known && !is_asked_for(failure, chosen)
             });
         }
         let summary = format!("{} passed", report.passed.len());
         report.into_result()?;
         Ok::<_, anyhow::Error>(((), summary))
     })
+}
+
+/// Whether two packages have files in common only because one was allowed to replace those of
+/// others: dpkg notes them for both.
+fn is_asked_for(failure: &lint::Finding, chosen: &Chosen) -> bool {
+    let packages = chosen.additions.plan.packages.iter();
+    let names: Vec<&str> = packages
+        .filter(|package| chosen.replacing.contains(&package.sha256))
+        .map(|package| package.name.as_str())
+        .collect();
+    let by_one_of_them = |item: &String| {
+        let owners = item.rsplit_once(" (").map_or("", |(_, owners)| owners);
+        let mut owners = owners.trim_end_matches(')').split(", ");
+        owners.any(|owner| names.contains(&owner))
+    };
+    failure.name == "file-owners"
+        && !failure.items.is_empty()
+        && failure.items.iter().all(by_one_of_them)
 }

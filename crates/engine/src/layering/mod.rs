@@ -161,7 +161,7 @@ fn layer_in(run: &Run<'_>, job: &LayerJob<'_>) -> Result<Layered> {
     }
     let base = base.open(run)?;
     let live = apply::apply(run, job, &base, &chosen, &packages)?;
-    let finished = finish::finish(run, job, &base, live, &packages.packages)?;
+    let finished = finish::finish(run, job, &base, live, (&chosen, &packages.packages))?;
     layered.commit = Some(commit::commit(
         run,
         job,
