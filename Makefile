@@ -107,7 +107,8 @@ install-files:
 	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/system-services
 	$(FILL_PATHS) data/dbus/org.aptostree1.service.in \
 		>$(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/system-services/org.aptostree1.service
-	for unit in apt-ostreed apt-ostree-bootstatus; do \
+	install -m 644 data/systemd/apt-ostreed-automatic.timer $(DESTDIR)$(UNITDIR)/apt-ostreed-automatic.timer
+	for unit in apt-ostreed apt-ostreed-automatic apt-ostree-bootstatus; do \
 		$(FILL_PATHS) data/systemd/$$unit.service.in \
 			>$(DESTDIR)$(UNITDIR)/$$unit.service || exit 1; \
 	done

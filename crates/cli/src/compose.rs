@@ -38,6 +38,7 @@ pub(crate) fn run(verb: Option<ComposeVerb>, verbosity: Verbosity) -> Result<Exi
         }
         Err(failure) => {
             view.clear();
+            view.failed(&failure);
             Err(worker::kinded(failure))
         }
     }

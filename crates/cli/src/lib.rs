@@ -1,11 +1,13 @@
 //! The command line of apt-ostree.
 //!
 //! [`cli`] says what can be typed, [`request`] turns that into a request, [`worker`] runs the worker
-//! for it, [`render`] draws what it reports. Requests about a system all go through [`client`].
+//! for it, [`render`] draws what it reports. Requests about a system all go through [`client`], which
+//! knows whether [`bus`] or [`worker`] carries them out.
 //! Nothing here composes or deploys anything.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bus;
 pub mod cli;
 mod client;
 mod compose;

@@ -24,7 +24,7 @@ pub(crate) use packages::{
 };
 pub(crate) use query::{json_text, lint_text, search_text};
 pub use report::{Timings, outcome_text};
-pub use status::{StatusView, status_text};
+pub use status::{AutomaticUpdates, StatusNotes, StatusView, status_text};
 pub(crate) use status::{initramfs_etc_text, initramfs_text, status_json};
 pub(crate) use view::View;
 

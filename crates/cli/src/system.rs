@@ -1,5 +1,6 @@
 //! Runs a verb on a system.
 
+mod daemon;
 mod db;
 mod editor;
 mod history;
@@ -17,7 +18,7 @@ use apt_ostree_model::{ErrorKind, Kinded};
 use crate::cli::Verbosity;
 use crate::cli::client::{
     ClientVerb, ContainerVerb, ExVerb, InitramfsArgs, InitramfsEtcArgs, KargsArgs, OverrideVerb,
-    StatusArgs,
+    StatusArgs, UpgradeArgs,
 };
 use crate::client;
 use crate::render::{self, Ending, StatusView, View};
@@ -35,6 +36,12 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Kinded> {
     match verb {
         ClientVerb::Status(args) => status(args, verbosity),
+        ClientVerb::Upgrade(args) if args.trigger_automatic_update_policy => {
+            automatic(args, verbosity)
+        }
+        ClientVerb::Cancel => daemon::cancel(),
+        ClientVerb::Reload => daemon::reload(),
+        ClientVerb::StartDaemon(args) => daemon::start(&args),
         ClientVerb::Db(args) => db::run(args.verb),
         ClientVerb::Search(args) => query::search(args),
         ClientVerb::Container(args) => match args.verb {
@@ -70,6 +77,8 @@ struct How {
     unchanged_exit_77: bool,
     /// Show first what would happen, and ask.
     ask: bool,
+    /// Wait for whoever changes the system now.
+    wait: bool,
 }
 
 /// Has a change carried out and tells what came of it.
@@ -80,13 +89,13 @@ fn change(
     command_line: &str,
 ) -> Result<ExitCode, Kinded> {
     if let Some(options) = options_mut(&mut request) {
-        command_line.clone_into(&mut options.command_line);
+        options.command_line = apt_ostree_fsx::escape(command_line);
     }
     if how.ask && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-        confirm(&request, verbosity)?;
+        confirm(&request, how, verbosity)?;
     }
     let mut view = View::new(verbosity, how.json);
-    let outcome = client::run(&request, &mut view)?;
+    let outcome = client::run(&request, how.wait, &mut view)?;
     view.finish_client(&outcome, Ending::of(&request));
     if matches!(outcome, ClientOutcome::Unchanged { .. }) && how.unchanged_exit_77 {
         return Ok(ExitCode::from(UNCHANGED));
@@ -95,13 +104,13 @@ fn change(
 }
 
 /// Shows what `request` would do and lets the user decide.
-fn confirm(request: &Request, verbosity: Verbosity) -> Result<(), Kinded> {
+fn confirm(request: &Request, how: How, verbosity: Verbosity) -> Result<(), Kinded> {
     let mut trial = request.clone();
     if let Some(options) = options_mut(&mut trial) {
         options.dry_run = true;
     }
     let mut view = View::new(verbosity, false);
-    let outcome = client::run(&trial, &mut view)?;
+    let outcome = client::run(&trial, how.wait, &mut view)?;
     if !matches!(outcome, ClientOutcome::Planned(_)) {
         view.clear();
         return Ok(());
@@ -120,9 +129,12 @@ fn confirm(request: &Request, verbosity: Verbosity) -> Result<(), Kinded> {
 }
 
 fn status(args: StatusArgs, verbosity: Verbosity) -> Result<ExitCode, Kinded> {
-    let mut status = read_status(StatusRequest {
+    let (mut status, notes) = client::status(StatusRequest {
         target: args.target.into(),
     })?;
+    if !notes.configuration_error.is_empty() {
+        render::print_warning(&notes.configuration_error);
+    }
     let pending = status.deployments.first().is_some_and(|d| !d.booted);
     if args.booted {
         status.deployments.retain(|deployment| deployment.booted);
@@ -130,7 +142,7 @@ fn status(args: StatusArgs, verbosity: Verbosity) -> Result<ExitCode, Kinded> {
     let text = if args.json || args.jsonpath.is_some() {
         render::status_json(&status, args.jsonpath.as_ref())?
     } else {
-        render::status_text(&status, StatusView::of_stdout(verbosity.verbose))
+        render::status_text(&status, &notes, StatusView::of_stdout(verbosity.verbose))
     };
     render::print_stdout(&text)?;
     if pending && args.pending_exit_77 {
@@ -139,20 +151,19 @@ fn status(args: StatusArgs, verbosity: Verbosity) -> Result<ExitCode, Kinded> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A view for verbs whose output is what they read.
-fn quiet_view() -> View {
-    let verbosity = Verbosity {
-        quiet: true,
-        verbose: false,
-    };
-    View::new(verbosity, false)
+/// What the timer does: as the configuration of the daemon says.
+fn automatic(args: UpgradeArgs, verbosity: Verbosity) -> Result<ExitCode, Kinded> {
+    let mut view = View::new(verbosity, args.run.json);
+    match client::run_automatic(&args.target.into(), args.run.wait, &mut view)? {
+        Some(outcome) => view.finish_client(&outcome, Ending::default()),
+        None if verbosity.quiet || args.run.json => {}
+        None => render::print_stdout("Automatic updates are not enabled.\n")?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn read_status(request: StatusRequest) -> Result<Status, Kinded> {
-    match client::run(&Request::Status(request), &mut quiet_view())? {
-        ClientOutcome::Status(status) => Ok(*status),
-        _ => Err(client::unexpected()),
-    }
+    Ok(client::status(request)?.0)
 }
 
 fn read_kargs(request: &KargsRequest) -> Result<String, Kinded> {
@@ -161,7 +172,7 @@ fn read_kargs(request: &KargsRequest) -> Result<String, Kinded> {
         deploy_index: request.deploy_index,
         ..KargsRequest::default()
     };
-    match client::run(&Request::Kargs(request), &mut quiet_view())? {
+    match client::run(&Request::Kargs(request), false, &mut View::quiet())? {
         ClientOutcome::Kargs { kargs } => Ok(kargs),
         _ => Err(client::unexpected()),
     }
@@ -262,11 +273,15 @@ impl How {
             | ClientVerb::Usroverlay(_)
             | ClientVerb::Ex(_)
             | ClientVerb::Search(_)
-            | ClientVerb::Container(_) => (None, false, false),
+            | ClientVerb::Container(_)
+            | ClientVerb::Cancel
+            | ClientVerb::Reload
+            | ClientVerb::StartDaemon(_) => (None, false, false),
         };
         let json = run.is_some_and(|run| run.json);
         Self {
             json,
+            wait: run.is_some_and(|run| run.wait),
             unchanged_exit_77,
             ask: ask && !json,
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use apt_ostree_ipc::worker::{self as ipc, Answer, Mounts, failed};
-use apt_ostree_model::compose::{Failure, Outcome, Reply, Request};
+use apt_ostree_model::compose::{Failure, Outcome, Request};
 use apt_ostree_model::{ErrorKind, Event, Kinded};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -128,12 +128,7 @@ fn follow(child: &Child, inputs: &Receiver<Input>, view: &mut View) -> Progress 
 impl Progress {
     fn reply(&mut self, line: &str, view: &mut View) {
         match self.answer.reply(line) {
-            Some(reply) => {
-                view.raw(line);
-                if let Reply::Event(event) = reply {
-                    view.event(&event);
-                }
-            }
+            Some(reply) => view.reply(line, &reply),
             None => view.event(&Event::Detail {
                 text: line.to_owned(),
             }),
@@ -187,10 +182,15 @@ pub(crate) fn with_default_signals<T>(work: impl FnOnce() -> T) -> Result<T, Kin
 
 /// Lets only root go on, unless the user says otherwise; `message` tells everybody else.
 pub(crate) fn require_root(message: &str) -> Result<(), Kinded> {
-    if rustix::process::getuid().is_root() || std::env::var_os(NO_ROOT_CHECK).is_some() {
+    if is_root() {
         return Ok(());
     }
     Err(Kinded::new(ErrorKind::Failed, message))
+}
+
+/// Whether this is root, or the user says that it need not be.
+pub(crate) fn is_root() -> bool {
+    rustix::process::getuid().is_root() || std::env::var_os(NO_ROOT_CHECK).is_some()
 }
 
 /// The failure of a verb as this program tells it.

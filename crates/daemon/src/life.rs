@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use apt_ostree_ipc::names::{BASE_PATH, BUS_NAME, SYSROOT_PATH};
+use apt_ostree_ipc::names::{BASE_PATH, BUS_NAME, SYSROOT_PATH, bus_address};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -22,7 +22,7 @@ const LAST_CALLS: Duration = Duration::from_millis(250);
 
 /// Serves the bus until nobody needs the daemon any more or a signal ends it.
 pub(crate) async fn live(setup: Setup) -> anyhow::Result<()> {
-    let connection = zbus::connection::Builder::system()?
+    let connection = zbus::connection::Builder::address(bus_address().as_str())?
         .build()
         .await
         .context("connecting to the system bus")?;

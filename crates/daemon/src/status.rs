@@ -134,7 +134,7 @@ impl StatusCache {
     }
 }
 
-/// Times of what libostree touches with each change.
+/// Times of what libostree touches with each change, and of what a check found.
 fn stamp(sysroot: &Path) -> Stamp {
     use std::os::unix::fs::MetadataExt as _;
     let time = |path: PathBuf| {
@@ -144,6 +144,7 @@ fn stamp(sysroot: &Path) -> Stamp {
     vec![
         time(sysroot.join("ostree/deploy")),
         time(sysroot.join("boot/loader")),
+        time(sysroot.join("ostree/repo/extensions/aptostree/cached-update.json")),
         time(PathBuf::from("/run/ostree/staged-deployment")),
         time(PathBuf::from("/run/ostree/staged-deployment-locked")),
     ]

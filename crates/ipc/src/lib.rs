@@ -8,6 +8,7 @@ pub mod error;
 pub mod names;
 pub mod options;
 pub mod proxy;
+pub mod reboot;
 pub mod update;
 pub mod value;
 pub mod worker;

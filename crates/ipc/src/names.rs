@@ -6,6 +6,13 @@ pub const BUS_NAME: &str = "org.aptostree1";
 /// Parent of all objects; its object manager tells which there are.
 pub const BASE_PATH: &str = "/org/aptostree1";
 
+/// Where the system bus listens, unless `DBUS_SYSTEM_BUS_ADDRESS` says otherwise. The name of old, in
+/// `/var/run`, is not there before tmpfiles has run.
+pub fn bus_address() -> String {
+    std::env::var("DBUS_SYSTEM_BUS_ADDRESS")
+        .unwrap_or_else(|_| "unix:path=/run/dbus/system_bus_socket".to_owned())
+}
+
 /// The object of the sysroot.
 pub const SYSROOT_PATH: &str = "/org/aptostree1/Sysroot";
 

@@ -1,9 +1,10 @@
 //! `UpdateDeployment` and its older kin, as one typed request.
 
+use apt_ostree_model::Sha256Digest;
 use apt_ostree_model::client::{
-    BaseChange, ReplaceFrom, Target, TransactionOptions, UpdateRequest,
+    BaseChange, LocalPackage, ReplaceFrom, Target, TransactionOptions, UpdateRequest,
 };
-use zbus::zvariant::{OwnedFd, Value};
+use zbus::zvariant::{Fd, OwnedFd, Value};
 
 use crate::error::{Result, invalid};
 use crate::options::{Dict, MAX_FDS, MAX_ITEM_BYTES, Options, check_list, check_text};
@@ -14,10 +15,25 @@ pub struct UpdateCall {
     /// Everything but the local packages.
     pub request: UpdateRequest,
     /// For `install_local`.
-    pub install: Vec<OwnedFd>,
+    pub install: Vec<PassedFile>,
     /// For `override_replace_local`.
-    pub replace: Vec<OwnedFd>,
+    pub replace: Vec<PassedFile>,
 }
+
+/// A local package that was passed as a descriptor.
+#[derive(Debug)]
+pub struct PassedFile {
+    /// The caller's descriptor.
+    pub file: OwnedFd,
+    /// What the digest must be; `None`: anything.
+    pub sha256: Option<Sha256Digest>,
+}
+
+const INSTALL_FILES: &str = "install-local-packages";
+const FORCED_FILES: &str = "install-fileoverride-local-packages";
+const REPLACE_FILES: &str = "override-replace-local-packages";
+const INSTALL_DIGESTS: &str = "install-local-packages-sha256";
+const REPLACE_DIGESTS: &str = "override-replace-local-packages-sha256";
 
 /// Reads the two dictionaries of `UpdateDeployment`.
 ///
@@ -56,22 +72,48 @@ fn take_modifiers(
     request.override_reset = given.list("override-reset-packages")?;
     request.override_replace = take_replacements(&mut given)?;
     request.custom_origin = given.pair("custom-origin")?;
-    call.install = given.fds("install-local-packages")?;
-    call.replace = given.fds("override-replace-local-packages")?;
+    let mut install = given.fds(INSTALL_FILES)?;
+    let replace = given.fds(REPLACE_FILES)?;
     // The key has one name in rpm-ostree's documentation and another one in its code.
-    let mut forced = given.fds("install-fileoverride-local-packages")?;
+    let mut forced = given.fds(FORCED_FILES)?;
     forced.extend(given.fds("install-local-fileoverride-packages")?);
     if !forced.is_empty() {
-        if !call.install.is_empty() {
+        if !install.is_empty() {
             return Err(invalid(
                 "'install-local-packages' excludes 'install-fileoverride-local-packages'",
             ));
         }
         request.force_replace_files = true;
-        call.install = forced;
+        install = forced;
     }
+    call.install = with_digests(&mut given, install, INSTALL_DIGESTS)?;
+    call.replace = with_digests(&mut given, replace, REPLACE_DIGESTS)?;
     given.finish()?;
     Ok((refspec, revision))
+}
+
+/// Takes the digests of `files`; an empty one says nothing.
+fn with_digests(given: &mut Options, files: Vec<OwnedFd>, key: &str) -> Result<Vec<PassedFile>> {
+    let list = given.take(key, "as", |value| Vec::<String>::try_from(value).ok())?;
+    let list = list.unwrap_or_else(|| vec![String::new(); files.len()]);
+    if list.len() != files.len() {
+        return Err(invalid(format!(
+            "'{key}' has {} items for {} files",
+            list.len(),
+            files.len()
+        )));
+    }
+    let pair = |(file, text): (OwnedFd, String)| {
+        let sha256 = match text.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|_| invalid(format!("an item of '{key}' is not a SHA-256 digest")))?,
+            ),
+        };
+        Ok(PassedFile { file, sha256 })
+    };
+    files.into_iter().zip(list).map(pair).collect()
 }
 
 fn take_replacements(given: &mut Options) -> Result<Vec<ReplaceFrom>> {
@@ -190,19 +232,57 @@ fn has_overrides(call: &UpdateCall) -> bool {
         && request.override_reset.is_empty())
 }
 
-/// The two dictionaries for `request`. Local packages are not in them: their descriptors join the
-/// modifiers as `install-local-packages` (or `install-fileoverride-local-packages`) and
-/// `override-replace-local-packages`.
-pub fn to_dicts(
-    request: &UpdateRequest,
-) -> (
-    std::collections::HashMap<&'static str, Value<'_>>,
-    std::collections::HashMap<&'static str, Value<'_>>,
-) {
+/// A dictionary that a client sends.
+type Sent<'a> = std::collections::HashMap<&'static str, Value<'a>>;
+
+/// The two dictionaries for `request`. Local packages are not in them: see [`add_files`].
+pub fn to_dicts(request: &UpdateRequest) -> (Sent<'_>, Sent<'_>) {
     (modifiers_of(request), options_of(request))
 }
 
-fn modifiers_of(request: &UpdateRequest) -> std::collections::HashMap<&'static str, Value<'_>> {
+/// Adds the local packages of `request` to its modifiers; `install` and `replace` are open files,
+/// in the order of the lists of the request.
+pub fn add_files<'a>(
+    modifiers: &mut Sent<'a>,
+    request: &UpdateRequest,
+    install: &'a [std::os::fd::OwnedFd],
+    replace: &'a [std::os::fd::OwnedFd],
+) {
+    let install_key = if request.force_replace_files {
+        FORCED_FILES
+    } else {
+        INSTALL_FILES
+    };
+    let lists = [
+        (
+            install_key,
+            INSTALL_DIGESTS,
+            install,
+            &request.install_local,
+        ),
+        (
+            REPLACE_FILES,
+            REPLACE_DIGESTS,
+            replace,
+            &request.override_replace_local,
+        ),
+    ];
+    for (key, digests_key, files, packages) in lists {
+        if files.is_empty() {
+            continue;
+        }
+        let files: Vec<Fd<'a>> = files.iter().map(Fd::from).collect();
+        modifiers.insert(key, files.into());
+        let digest = |package: &LocalPackage| {
+            let digest = package.sha256.as_ref();
+            digest.map(ToString::to_string).unwrap_or_default()
+        };
+        let digests: Vec<String> = packages.iter().map(digest).collect();
+        modifiers.insert(digests_key, digests.into());
+    }
+}
+
+fn modifiers_of(request: &UpdateRequest) -> Sent<'_> {
     let mut modifiers = std::collections::HashMap::new();
     match &request.base {
         BaseChange::Keep | BaseChange::Upgrade => {}
@@ -240,7 +320,7 @@ fn modifiers_of(request: &UpdateRequest) -> std::collections::HashMap<&'static s
     modifiers
 }
 
-fn options_of(request: &UpdateRequest) -> std::collections::HashMap<&'static str, Value<'_>> {
+fn options_of(request: &UpdateRequest) -> Sent<'_> {
     let options = &request.options;
     let mut dict = std::collections::HashMap::new();
     for (key, set) in [

@@ -1,4 +1,4 @@
-//! JSON to values of the bus: the keys and shapes of `status --json` are also those of the
+//! JSON to values of the bus and back: the keys and shapes of `status --json` are also those of the
 //! properties.
 
 use std::collections::HashMap;
@@ -52,6 +52,41 @@ fn list(items: &[Json]) -> Value<'static> {
     }
 }
 
+/// A JSON object from a dictionary of the bus, with its keys sorted: the inverse of [`dict`].
+pub fn json_object(dict: &HashMap<String, OwnedValue>) -> Json {
+    let mut entries: Vec<(String, Json)> = dict
+        .iter()
+        .map(|(key, value)| (key.clone(), json(value)))
+        .collect();
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    Json::Object(entries.into_iter().collect())
+}
+
+/// JSON from a value of the bus; null for what [`value`] never makes.
+pub fn json(value: &Value<'_>) -> Json {
+    match value {
+        Value::Bool(flag) => (*flag).into(),
+        Value::U64(number) => (*number).into(),
+        Value::I64(number) => (*number).into(),
+        Value::F64(number) => (*number).into(),
+        Value::Str(text) => text.as_str().into(),
+        Value::Array(items) => items.iter().map(json).collect(),
+        Value::Value(inner) => json(inner),
+        Value::Dict(dict) => {
+            let mut entries: Vec<(String, Json)> = dict
+                .iter()
+                .filter_map(|(key, value)| match key {
+                    Value::Str(key) => Some((key.to_string(), json(value))),
+                    _ => None,
+                })
+                .collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Json::Object(entries.into_iter().collect())
+        }
+        _ => Json::Null,
+    }
+}
+
 /// The bus disconnects who sends a NUL inside a string.
 fn clean(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
@@ -78,5 +113,22 @@ mod tests {
         assert_eq!(signature("meta"), "a{sv}");
         assert!(!dict.contains_key("none"));
         assert_eq!(<&str>::try_from(&dict["text"]).unwrap(), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn json_comes_back_from_the_bus() {
+        let json = serde_json::json!({
+            "a": [], "b": [["x", "y"], [1, "z"]], "c": {"d": [true], "e": -1}, "f": 1.5, "g": "text",
+        });
+        assert_eq!(json_object(&dict(&json)), json);
+        let status = apt_ostree_model::status::Deployment {
+            version: Some("1".into()),
+            custom_origin: Some(("url".into(), "text".into())),
+            base_commit_meta: [("x".to_owned(), serde_json::json!([1, {"y": []}]))].into(),
+            ..Default::default()
+        };
+        let sent = dict(&serde_json::to_value(&status).unwrap());
+        let back = serde_json::from_value(json_object(&sent)).unwrap();
+        assert_eq!(status, back);
     }
 }

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Script,
     /// Another process holds the repository, cache or system.
     Busy,
+    /// Polkit does not allow it to the caller.
+    NotAuthorized,
     /// There is no OSTree system where one is needed, or it can't be read.
     InvalidSysroot,
     /// No space, read-only, or an I/O error.

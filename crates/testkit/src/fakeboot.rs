@@ -12,6 +12,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::sysroot::{STATEROOT, Sysroot};
 use crate::{binary, success, target_dir};
 
+/// There is no systemd inside: what it is asked for is written down.
+const SYSTEMCTL: &str = "#!/bin/sh\necho \"$*\" >>/run/systemctl.log\n";
+
 /// A running system.
 #[derive(Debug)]
 pub struct FakeBoot {
@@ -31,7 +34,12 @@ impl FakeBoot {
         let entry = sysroot.default_entry()?;
         let parent = target_dir()?.join("test-work");
         let run = tempfile::TempDir::with_prefix_in("run-", &parent)?;
+        // Users look into it.
+        success(Command::new("chmod").arg("755").arg(run.path()))?;
         std::fs::create_dir_all(run.path().join("ostree"))?;
+        let systemctl = run.path().join("systemctl");
+        std::fs::write(&systemctl, SYSTEMCTL)?;
+        success(Command::new("chmod").arg("755").arg(&systemctl))?;
         std::fs::write(run.path().join("ostree-booted"), "")?;
         let programs = binary("testkit-fakeboot")?;
         let programs = programs.parent().context("a program has no directory")?;
@@ -56,6 +64,15 @@ impl FakeBoot {
     /// The directory that is `/run`.
     pub fn run_dir(&self) -> Result<&Utf8Path> {
         Utf8Path::from_path(self.run.path()).context("a path is not UTF-8")
+    }
+
+    /// What `systemctl` was asked for so far, a line each.
+    pub fn systemctl_calls(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.run.path().join("systemctl.log"));
+        text.unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// A command that runs a program inside. Programs of the workspace are in

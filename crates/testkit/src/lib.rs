@@ -15,6 +15,7 @@ pub mod podman;
 pub mod qemu;
 pub mod root;
 pub mod sysroot;
+pub mod systembus;
 pub mod tinytree;
 
 use std::process::{Command, Output};

@@ -9,12 +9,11 @@ mod values;
 use clap::{Args, Subcommand};
 
 pub use db::{DbArgs, DbDiffArgs, DbListArgs, DbRepoArgs, DbVerb, DbVersionArgs, DiffFormat};
-pub use groups::{CacheArgs, ChangeArgs, PackageArgs, TargetArgs};
+pub use groups::{CacheArgs, ChangeArgs, PackageArgs, RunArgs, TargetArgs};
 pub use live::{ApplyLiveArgs, ExArgs, ExVerb, HistoryArgs, InitramfsEtcArgs, UsroverlayArgs};
 pub use query::{ContainerArgs, ContainerVerb, LintVerbArgs, RefreshMdArgs, SearchArgs};
 pub use values::{PackageArg, Source};
 
-use super::groups::RunArgs;
 use values::{
     parse_checksum, parse_deb, parse_installed, parse_jsonpath, parse_karg, parse_karg_value,
     parse_line, parse_package, parse_request,
@@ -106,6 +105,17 @@ pub enum ClientVerb {
     Cleanup(CleanupArgs),
     /// Let a locked deployment boot, and reboot into it
     FinalizeDeployment(FinalizeArgs),
+    /// End the transaction that apt-ostreed runs
+    ///
+    /// Returns when it has ended. What boots next is as before.
+    Cancel,
+    /// Have apt-ostreed read its configuration and the system again
+    Reload,
+    /// Run apt-ostreed in the foreground
+    ///
+    /// Nobody needs to: who calls it on the bus starts it.
+    #[command(hide = true)]
+    StartDaemon(StartDaemonArgs),
     /// Look into the package databases of commits
     #[command(
         subcommand_required = true,
@@ -168,6 +178,16 @@ pub struct UpgradeArgs {
         conflicts_with_all = ["reboot", "download_only", "install", "uninstall"]
     )]
     pub preview: bool,
+    /// Do what AutomaticUpdatePolicy in /etc/apt-ostreed.conf says; for the timer
+    #[arg(
+        long,
+        hide = true,
+        conflicts_with_all = [
+            "check", "preview", "reboot", "allow_downgrade", "unchanged_exit_77", "install",
+            "uninstall", "lock_finalization", "cache_only", "download_only",
+        ]
+    )]
+    pub trigger_automatic_update_policy: bool,
     /// Exit with status 77 when nothing changed
     #[arg(long = "unchanged-exit-77", alias = "upgrade-unchanged-exit-77")]
     pub unchanged_exit_77: bool,
@@ -585,4 +605,15 @@ pub struct FinalizeArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub target: TargetArgs,
+}
+
+/// `start-daemon`.
+#[derive(Debug, Args)]
+pub struct StartDaemonArgs {
+    /// Work on this physical root instead of /
+    #[arg(long, value_name = "DIR")]
+    pub sysroot: Option<std::path::PathBuf>,
+    /// Accepted and without effect: messages go to standard error where no journal runs
+    #[arg(short, long, hide = true)]
+    pub debug: bool,
 }

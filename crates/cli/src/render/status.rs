@@ -41,6 +41,26 @@ impl StatusView {
     }
 }
 
+/// What the daemon knows beside the status; nothing without a daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatusNotes {
+    /// Title of the transaction and who asked for it.
+    pub transaction: Option<(String, String)>,
+    /// What the timer does.
+    pub automatic: Option<AutomaticUpdates>,
+    /// What is wrong with the configuration; empty when nothing.
+    pub configuration_error: String,
+}
+
+/// Automatic updates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AutomaticUpdates {
+    /// `none`, `check`, `stage` or `apply`.
+    pub policy: String,
+    /// The timer and its last run, where systemd tells.
+    pub timer: Option<String>,
+}
+
 /// `status --json`, or what `path` finds in it.
 pub(crate) fn status_json(status: &Status, path: Option<&JsonPath>) -> Result<String, Kinded> {
     let failed = |error| Kinded::new(ErrorKind::Failed, format!("printing the status: {error}"));
@@ -53,8 +73,8 @@ pub(crate) fn status_json(status: &Status, path: Option<&JsonPath>) -> Result<St
 }
 
 /// `status` for people. Holds terminal escapes, which the printer removes where they have no place.
-pub fn status_text(status: &Status, view: StatusView) -> String {
-    let mut text = head(status);
+pub fn status_text(status: &Status, notes: &StatusNotes, view: StatusView) -> String {
+    let mut text = head(status, notes, view);
     if status.deployments.is_empty() {
         text.push_str("No deployments.\n");
     } else {
@@ -77,16 +97,43 @@ pub fn status_text(status: &Status, view: StatusView) -> String {
     text
 }
 
-fn head(status: &Status) -> String {
-    let Some((method, sender, _)) = &status.transaction else {
-        return driver_head("State: idle\n", status.update_driver.as_ref());
+fn head(status: &Status, notes: &StatusNotes, view: StatusView) -> String {
+    let state = match &status.transaction {
+        None => "State: idle\n",
+        Some(_) => "State: busy\n",
     };
-    let mut text = driver_head("State: busy\n", status.update_driver.as_ref());
-    let _ = writeln!(text, "Transaction: {}", escape(method));
-    if !sender.is_empty() {
-        let _ = writeln!(text, "  Initiator: {}", escape(sender));
+    let mut text = driver_head(state, status.update_driver.as_ref());
+    if let Some(updates) = &notes.automatic {
+        push_automatic(&mut text, updates, view.verbose);
+    }
+    if let Some((method, sender, _)) = &status.transaction {
+        let (title, initiator) = match &notes.transaction {
+            Some((title, initiator)) => (title, initiator),
+            None => (method, sender),
+        };
+        let _ = writeln!(text, "Transaction: {}", escape(title));
+        if !initiator.is_empty() {
+            let _ = writeln!(text, "  Initiator: {}", escape(initiator));
+        }
     }
     text
+}
+
+fn push_automatic(text: &mut String, updates: &AutomaticUpdates, verbose: bool) {
+    let policy = escape(&updates.policy);
+    match &updates.timer {
+        _ if policy == "none" => {
+            if verbose {
+                text.push_str("AutomaticUpdates: disabled\n");
+            }
+        }
+        None => {
+            let _ = writeln!(text, "AutomaticUpdates: {policy}");
+        }
+        Some(timer) => {
+            let _ = writeln!(text, "AutomaticUpdates: {policy}; {timer}");
+        }
+    }
 }
 
 fn driver_head(state: &str, driver: Option<&UpdateDriver>) -> String {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use apt_ostree_fsx::escape;
 use apt_ostree_model::client::ClientOutcome;
-use apt_ostree_model::compose::Outcome;
+use apt_ostree_model::compose::{Failure, Outcome, Reply};
 use apt_ostree_model::{Event, Step};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -42,8 +42,46 @@ impl View {
         }
     }
 
-    /// Passes on a line of the worker's answer when that is what the user wants to see.
-    pub(crate) fn raw(&self, line: &str) {
+    /// A view for verbs whose output is what they read.
+    pub(crate) fn quiet() -> Self {
+        let verbosity = Verbosity {
+            quiet: true,
+            verbose: false,
+        };
+        Self::new(verbosity, false)
+    }
+
+    /// Draws a line of the worker's answer, but not a failure: the work may be tried again.
+    pub(crate) fn reply(&mut self, line: &str, reply: &Reply) {
+        match reply {
+            Reply::Event(event) => {
+                self.raw(line);
+                self.event(event);
+            }
+            Reply::Finished { .. } => self.raw(line),
+            Reply::Failed { .. } => {}
+        }
+    }
+
+    /// Draws an event of this side.
+    pub(crate) fn tell(&mut self, event: &Event) {
+        if let Ok(line) = serde_json::to_string(event) {
+            self.raw(&line);
+        }
+        self.event(event);
+    }
+
+    /// Passes on a failure where the lines of the protocol are the output.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let reply = Reply::Failed {
+            failed: failure.clone(),
+        };
+        if let Ok(line) = serde_json::to_string(&reply) {
+            self.raw(&line);
+        }
+    }
+
+    fn raw(&self, line: &str) {
         if self.json {
             print(&format!("{line}\n"));
         }

@@ -64,6 +64,9 @@ impl TryFrom<ClientVerb> for Request {
             ClientVerb::Container(args) => match args.verb {
                 ContainerVerb::Lint(args) => Self::Lint(args.into()),
             },
+            ClientVerb::Cancel | ClientVerb::Reload | ClientVerb::StartDaemon(_) => {
+                return Err(usage("the verb is not one for a worker"));
+            }
         })
     }
 }

@@ -58,3 +58,26 @@ fn kargs_without_changes_prints() {
         assert_eq!(args.only_prints(), expected, "{line}");
     }
 }
+
+#[test]
+fn every_change_can_wait() {
+    for line in [
+        "upgrade",
+        "rollback",
+        "deploy 1",
+        "rebase x",
+        "install xx",
+        "uninstall xx",
+        "override remove xx",
+        "override reset -a",
+        "override replace x.deb",
+        "reset",
+        "kargs --append a",
+        "initramfs --enable",
+        "cleanup -b",
+        "finalize-deployment --allow-missing-checksum",
+    ] {
+        assert!(!How::of(&verb(line)).wait, "{line}");
+        assert!(How::of(&verb(&format!("{line} --wait"))).wait, "{line}");
+    }
+}

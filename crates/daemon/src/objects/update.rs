@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use apt_ostree_ipc::error::invalid;
 use apt_ostree_ipc::options::{Dict, Options};
-use apt_ostree_ipc::update::{self, UpdateCall};
+use apt_ostree_ipc::update::{self, PassedFile, UpdateCall};
 use apt_ostree_ipc::{Action, Result, action};
 use apt_ostree_model::client::{BaseChange, LocalPackage, TransactionOptions, UpdateRequest};
 use apt_ostree_model::compose::Request;
@@ -76,17 +76,15 @@ fn placeholders(count: usize) -> Vec<LocalPackage> {
     vec![package; count]
 }
 
-/// Copies the caller's files, so that what is checked is what is used.
-async fn keep(
-    given: Vec<zbus::zvariant::OwnedFd>,
-    kept: &mut Vec<OwnedFd>,
-) -> Result<Vec<LocalPackage>> {
+/// Copies the caller's files, so that what is checked is what is used. The worker refuses one that
+/// is not what the caller expects.
+async fn keep(given: Vec<PassedFile>, kept: &mut Vec<OwnedFd>) -> Result<Vec<LocalPackage>> {
     let mut packages = Vec::new();
-    for file in given {
-        let (copy, sha256) = files::copy(file.into()).await?;
+    for PassedFile { file, sha256 } in given {
+        let (copy, found) = files::copy(file.into()).await?;
         packages.push(LocalPackage {
             path: files::path_of(&copy),
-            sha256: Some(sha256),
+            sha256: Some(sha256.unwrap_or(found)),
         });
         kept.push(copy);
     }
@@ -177,7 +175,7 @@ fn automatic_request(os: &Os, policy: UpdatePolicy) -> UpdateRequest {
             ..TransactionOptions::default()
         },
         base: BaseChange::Upgrade,
-        preview: policy == UpdatePolicy::Check,
+        check: policy == UpdatePolicy::Check,
         ..UpdateRequest::default()
     }
 }

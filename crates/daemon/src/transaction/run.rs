@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use apt_ostree_fsx::Cmd;
 use apt_ostree_ipc::worker;
 use apt_ostree_model::client::ClientOutcome;
 use apt_ostree_model::compose::{Failure, Outcome, Reply};
@@ -190,21 +189,14 @@ const fn is_deployed(result: &Result<Outcome, Failure>) -> bool {
 
 /// Asks systemd for the reboot, which respects inhibitors.
 async fn reboot(daemon: &Daemon) {
-    let asked = tokio::task::spawn_blocking(|| {
-        Cmd::new("systemctl")
-            .arg("reboot")
-            .timeout(Duration::from_secs(60))
-            .run()
-    })
-    .await;
-    if !matches!(asked, Ok(Ok(_))) {
-        daemon.transactions.open().await;
-        let text = match asked {
-            Ok(Err(error)) => format!("the reboot was refused: {error}"),
-            _ => "the reboot was refused".to_owned(),
-        };
-        journal::log(Level::Error, journal::TRANSACTION_FAILED, &text, &[]);
-    }
+    let asked = tokio::task::spawn_blocking(apt_ostree_ipc::reboot::reboot).await;
+    let text = match asked {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.message,
+        Err(error) => format!("the reboot was refused: {error}"),
+    };
+    daemon.transactions.open().await;
+    journal::log(Level::Error, journal::TRANSACTION_FAILED, &text, &[]);
 }
 
 fn log(transaction: &Transaction, level: Level, id: &str, what: &str) {

@@ -1,11 +1,13 @@
 //! A system bus and a polkit of their own, a sysroot with one small deployment, and the daemon.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use apt_ostree_ipc::proxy::{OsProxy, SysrootProxy};
+pub(crate) use apt_ostree_testkit::systembus::wait_for;
+use apt_ostree_testkit::systembus::{DATA, SystemBus, quiet};
 use apt_ostree_testkit::{binary, success};
 use tempfile::TempDir;
 use zbus::Connection;
@@ -16,12 +18,10 @@ pub(crate) const NOBODY: u32 = 65534;
 /// Another one; the bus takes only those that have a name.
 pub(crate) const OTHER: u32 = 1;
 
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data");
-
 /// Everything ends with it.
 pub(crate) struct Fixture {
     dir: TempDir,
-    processes: Vec<Child>,
+    bus: SystemBus,
     daemon: Option<Child>,
 }
 
@@ -41,28 +41,28 @@ impl Fixture {
         let dir = tempfile::Builder::new().prefix("apt-ostreed.").tempdir()?;
         // Other users connect to the bus in it.
         success(Command::new("chmod").arg("755").arg(dir.path()))?;
+        let mut bus = SystemBus::start(&dir.path().join("bus"))?;
+        if !options.without_polkit {
+            bus.start_polkit(options.rules)?;
+        }
         let mut fixture = Self {
             dir,
-            processes: Vec::new(),
+            bus,
             daemon: None,
         };
         fixture.make_sysroot()?;
-        fixture.start_bus()?;
-        if !options.without_polkit {
-            fixture.start_polkit(options.rules)?;
-        }
         std::fs::write(fixture.path("apt-ostreed.conf"), options.config)?;
         fixture.write_worker()?;
         fixture.start_daemon()?;
         Ok(fixture)
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+    pub(crate) fn address(&self) -> String {
+        self.bus.address()
     }
 
-    fn address(&self) -> String {
-        format!("unix:path={}", self.path("bus").display())
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// A commit with what libostree wants of a tree, deployed once.
@@ -138,68 +138,6 @@ impl Fixture {
         Ok(())
     }
 
-    fn start_bus(&mut self) -> Result<()> {
-        let config = format!(
-            "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN\"\n \
-             \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n<busconfig>\
-             <type>system</type><listen>{}</listen><auth>EXTERNAL</auth>\
-             <policy context=\"default\"><allow user=\"*\"/><deny own=\"*\"/>\
-             <deny send_type=\"method_call\"/><allow send_type=\"signal\"/>\
-             <allow send_requested_reply=\"true\" send_type=\"method_return\"/>\
-             <allow send_requested_reply=\"true\" send_type=\"error\"/>\
-             <allow receive_type=\"method_call\"/><allow receive_type=\"method_return\"/>\
-             <allow receive_type=\"error\"/><allow receive_type=\"signal\"/>\
-             <allow send_destination=\"org.freedesktop.DBus\"/></policy>\
-             <includedir>/usr/share/dbus-1/system.d</includedir>\
-             <include>{DATA}/dbus/org.aptostree1.conf</include>\
-             <limit name=\"max_replies_per_connection\">50000</limit></busconfig>",
-            self.address()
-        );
-        let path = self.path("bus.conf");
-        std::fs::write(&path, config)?;
-        let mut command = Command::new("dbus-daemon");
-        command
-            .arg("--nofork")
-            .arg("--nopidfile")
-            .arg(format!("--config-file={}", path.display()));
-        self.processes.push(quiet(&mut command)?);
-        wait_for("the bus", || self.path("bus").exists())
-    }
-
-    /// Polkit reads its actions and rules at fixed places, so it runs where those are ours.
-    fn start_polkit(&mut self, rules: &str) -> Result<()> {
-        let actions = self.path("actions");
-        std::fs::create_dir(&actions)?;
-        std::fs::copy(
-            format!("{DATA}/polkit/org.aptostree1.policy"),
-            actions.join("org.aptostree1.policy"),
-        )?;
-        let rules_dir = self.path("rules");
-        std::fs::create_dir(&rules_dir)?;
-        std::fs::write(rules_dir.join("50-test.rules"), rules)?;
-        let script = "mount --bind \"$1\" /usr/share/polkit-1/actions && \
-                      mount --bind \"$2\" /etc/polkit-1/rules.d && \
-                      mount --bind \"$2\" /usr/share/polkit-1/rules.d && \
-                      exec /usr/lib/polkit-1/polkitd --no-debug";
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--", "sh", "-ec", script, "sh"])
-            .arg(&actions)
-            .arg(&rules_dir)
-            .env("DBUS_SYSTEM_BUS_ADDRESS", self.address());
-        self.processes.push(quiet(&mut command)?);
-        wait_for("polkit", || self.has_name("org.freedesktop.PolicyKit1"))
-    }
-
-    fn has_name(&self, name: &str) -> bool {
-        let output = Command::new("busctl")
-            .arg(format!("--address={}", self.address()))
-            .args(["call", "org.freedesktop.DBus", "/org/freedesktop/DBus"])
-            .args(["org.freedesktop.DBus", "NameHasOwner", "s", name])
-            .output();
-        output.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("true"))
-    }
-
     /// The real worker, which waits while there is a file `hold` when it changes something.
     fn write_worker(&self) -> Result<()> {
         let script = format!(
@@ -223,10 +161,10 @@ impl Fixture {
             .arg("--config")
             .arg(self.path("apt-ostreed.conf"))
             .args(["--cancel-grace", "2"])
-            .env("DBUS_SYSTEM_BUS_ADDRESS", self.address())
+            .env("DBUS_SYSTEM_BUS_ADDRESS", self.bus.address())
             .env("APTOSTREE_WORKER", self.path("worker"));
         self.daemon = Some(quiet(&mut command)?);
-        wait_for("the daemon", || self.has_name("org.aptostree1"))
+        wait_for("the daemon", || self.bus.has_name("org.aptostree1"))
     }
 
     pub(crate) fn daemon(&mut self) -> &mut Child {
@@ -257,7 +195,7 @@ impl Fixture {
         uid: u32,
         work: impl AsyncFnOnce(Connection) -> Result<T> + Send,
     ) -> Result<T> {
-        let address = self.address();
+        let address = self.bus.address();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
                 if uid != 0 {
@@ -291,35 +229,11 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        for mut child in self
-            .daemon
-            .take()
-            .into_iter()
-            .chain(self.processes.drain(..).rev())
-        {
-            drop(child.kill());
-            drop(child.wait());
+        if let Some(mut daemon) = self.daemon.take() {
+            drop(daemon.kill());
+            drop(daemon.wait());
         }
     }
-}
-
-fn quiet(command: &mut Command) -> Result<Child> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("starting {command:?}"))
-}
-
-/// Waits at most half a minute.
-pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        ensure!(Instant::now() < end, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 pub(crate) async fn sysroot(connection: &Connection) -> Result<SysrootProxy<'static>> {

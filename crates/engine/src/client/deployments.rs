@@ -10,13 +10,15 @@ use apt_ostree_model::client::{
 use apt_ostree_model::{ErrorKind, Kinded, Reporter, Step};
 use apt_ostree_sysroot::{Cleaned, CleanupOptions, FinalizeCheck};
 
-use super::layering;
 use super::system::{self, System};
+use super::{cached, layering};
 
 /// Tells what is deployed.
 pub(super) fn status(request: &StatusRequest) -> Result<ClientOutcome> {
     let sysroot = system::open(&request.target)?;
-    Ok(ClientOutcome::Status(Box::new(sysroot.status()?)))
+    let mut status = sysroot.status()?;
+    status.cached_update = cached::read(&sysroot);
+    Ok(ClientOutcome::Status(Box::new(status)))
 }
 
 /// Boots the other deployment next.

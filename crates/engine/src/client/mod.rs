@@ -7,6 +7,7 @@
 //! In a container, where there is no deployment, some of them change its root instead.
 
 mod base;
+mod cached;
 mod db;
 mod deployments;
 mod journal;

@@ -13,7 +13,7 @@ use apt_ostree_model::origin::{LocalRequest, Origin};
 use super::layering::{self, LayerOptions, LayerRequest, LocalFile};
 use super::live::Change;
 use super::system::{Before, NewCommit, System};
-use super::{base, locals};
+use super::{base, cached, locals};
 
 /// Carries out one change.
 pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result<ClientOutcome> {
@@ -48,6 +48,9 @@ pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result
     };
     origin.freeze(&made.frozen);
     if is_same(&origin, &before.origin) && made.is_nothing_new(&before, moved) {
+        if cached::is_check(request) {
+            warn_uncached(cached::forget(&system), reporter);
+        }
         return Ok(unchanged(if look_only {
             "No updates available."
         } else {
@@ -56,7 +59,12 @@ pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result
     }
     let report = |made: Made| before.report(&base.commit, made.pkgdiff);
     if look_only {
-        return Ok(ClientOutcome::Available(report(made)));
+        let report = report(made);
+        if cached::is_check(request) {
+            let kept = cached::keep(&system, &before, &origin, &base.commit, &report);
+            warn_uncached(kept, reporter);
+        }
+        return Ok(ClientOutcome::Available(report));
     }
     if options.dry_run {
         return Ok(ClientOutcome::Planned(report(made)));
@@ -247,6 +255,13 @@ fn finish(
     report.staged = deployment.is_staged();
     report.reboot = options.reboot;
     Ok(ClientOutcome::Deployed(report))
+}
+
+/// The answer is right all the same.
+fn warn_uncached(kept: Result<()>, reporter: &dyn Reporter) {
+    if let Err(error) = kept {
+        reporter.warning(format!("'status' will not show what was found: {error:#}"));
+    }
 }
 
 /// Removes the branch that a rebase left.

@@ -147,3 +147,45 @@ fn a_request_survives_its_way_over_the_bus() {
         assert_eq!(call.request, request);
     }
 }
+
+#[test]
+fn digests_belong_to_their_files() {
+    let file = || std::os::fd::OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let digest: Sha256Digest = "ab".repeat(32).parse().unwrap();
+    let package = |sha256| LocalPackage {
+        path: "/x.deb".into(),
+        sha256,
+    };
+    let request = UpdateRequest {
+        install_local: vec![package(None), package(Some(digest))],
+        override_replace_local: vec![package(None)],
+        ..UpdateRequest::default()
+    };
+    let (install, replace) = ([file(), file()], [file()]);
+    let (mut modifiers, options) = to_dicts(&request);
+    add_files(&mut modifiers, &request, &install, &replace);
+    let call = parsed(
+        modifiers.into_iter().collect(),
+        options.into_iter().collect(),
+    );
+    let call = call.unwrap();
+    let digests = |files: &[PassedFile]| files.iter().map(|f| f.sha256).collect::<Vec<_>>();
+    assert_eq!(digests(&call.install), [None, Some(digest)]);
+    assert_eq!(digests(&call.replace), [None]);
+
+    for (list, word) in [
+        (vec!["", ""], "2 items for 0 files"),
+        (vec!["00"], "1 items for 0 files"),
+    ] {
+        let error = parsed(vec![(INSTALL_DIGESTS, list.into())], vec![]).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let one = file();
+    let fds = vec![Fd::from(&one)];
+    let modifiers = vec![
+        (INSTALL_FILES, fds.into()),
+        (INSTALL_DIGESTS, vec!["00"].into()),
+    ];
+    let error = parsed(modifiers, vec![]).unwrap_err();
+    assert!(error.to_string().contains("not a SHA-256"), "{error}");
+}

@@ -44,7 +44,7 @@ fn enter(args: &[String]) -> Result<Command> {
     bind(&sysroot.join("boot"), &root.join("boot"))?;
     bind(Utf8Path::new("/usr"), &root.join("usr"))?;
     bind(
-        Utf8Path::new("/usr/bin/true"),
+        &Utf8Path::new(run).join("systemctl"),
         &root.join("usr/bin/systemctl"),
     )?;
     read_only(&root.join("usr"))?;

@@ -19,6 +19,18 @@ pub struct TargetArgs {
     pub stateroot: Option<String>,
 }
 
+/// How a change runs.
+#[derive(Debug, Default, Args)]
+pub struct RunArgs {
+    /// Print progress and result as JSON, one object per line
+    #[arg(long, conflicts_with_all = ["quiet", "verbose"])]
+    pub json: bool,
+
+    /// Wait while somebody else changes the system, instead of failing
+    #[arg(long)]
+    pub wait: bool,
+}
+
 /// What happens to the new deployment.
 #[derive(Debug, Default, Args)]
 pub struct ChangeArgs {

@@ -102,7 +102,11 @@ fn of(deployments: Vec<Deployment>) -> Status {
 }
 
 fn shown(status: &Status, verbose: bool, width: Option<usize>) -> String {
-    let text = status_text(status, StatusView { verbose, width });
+    let text = status_text(
+        status,
+        &StatusNotes::default(),
+        StatusView { verbose, width },
+    );
     anstream::adapter::strip_str(&text).to_string()
 }
 
@@ -176,7 +180,11 @@ fn the_head_tells_who_works_and_the_tail_what_is_new() {
 
 #[test]
 fn only_the_booted_deployment_is_marked() {
-    let text = status_text(&of(vec![plain('f', "1"), layered()]), StatusView::default());
+    let text = status_text(
+        &of(vec![plain('f', "1"), layered()]),
+        &StatusNotes::default(),
+        StatusView::default(),
+    );
     let marked: Vec<&str> = text.lines().filter(|line| line.contains('●')).collect();
     assert_eq!(marked.len(), 1);
     // Escapes are there for the printer to take away where they have no place.
@@ -223,4 +231,39 @@ fn initramfs_tells_each_deployment() {
     ● origin:debian/13/x86_64
       Initramfs: of the base
     ");
+}
+
+#[test]
+fn the_daemon_tells_who_does_what_and_what_the_timer_does() {
+    let mut status = of(Vec::new());
+    let mut notes = StatusNotes {
+        automatic: Some(AutomaticUpdates {
+            policy: "none".to_owned(),
+            timer: Some("x.timer: inactive".to_owned()),
+        }),
+        ..StatusNotes::default()
+    };
+    let shown = |status: &Status, notes: &StatusNotes, verbose| {
+        let view = StatusView {
+            verbose,
+            width: None,
+        };
+        status_text(status, notes, view)
+    };
+    assert_eq!(
+        shown(&status, &notes, false),
+        "State: idle\nNo deployments.\n"
+    );
+    assert_eq!(
+        shown(&status, &notes, true),
+        "State: idle\nAutomaticUpdates: disabled\nNo deployments.\n"
+    );
+    notes.automatic.as_mut().unwrap().policy = "stage".to_owned();
+    status.transaction = Some(("KernelArgs".into(), ":1.5".into(), "/x".into()));
+    notes.transaction = Some(("kargs".into(), "client(id:cli dbus:1.5 uid:0)".into()));
+    assert_eq!(
+        shown(&status, &notes, false),
+        "State: busy\nAutomaticUpdates: stage; x.timer: inactive\nTransaction: kargs\n  \
+         Initiator: client(id:cli dbus:1.5 uid:0)\nNo deployments.\n"
+    );
 }

@@ -11,7 +11,7 @@ use apt_ostree_fsx::prune::{Limits, prune_files};
 use apt_ostree_model::compose::PackageDiff;
 use apt_ostree_model::origin::{LocalRequest, Origin};
 use apt_ostree_model::{ErrorKind, Kinded, Plan, PlannedPackage, Reporter};
-use apt_ostree_sysroot::{Deployment, LockedSysroot, Sysroot};
+use apt_ostree_sysroot::{LockedSysroot, Sysroot};
 use camino::Utf8PathBuf;
 
 use super::db::difference;
