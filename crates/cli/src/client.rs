@@ -32,10 +32,10 @@ enum Route {
 }
 
 /// Has `request` carried out, draws on `view` what is reported meanwhile, and returns what came of
-/// it. With `wait`, somebody else who changes the system is waited for.
-pub(crate) fn run(request: &Request, wait: bool, view: &mut View) -> Result<ClientOutcome, Kinded> {
+/// it. Somebody else who changes the system is waited for if the view is one that waits.
+pub(crate) fn run(request: &Request, view: &mut View) -> Result<ClientOutcome, Kinded> {
     let result = match route_of(request) {
-        Ok(route) => run_on(&route, request, wait, view),
+        Ok(route) => run_on(&route, request, view),
         Err(error) => Err(into_failure(error)),
     };
     concluded(result, view)
@@ -45,16 +45,10 @@ pub(crate) fn run(request: &Request, wait: bool, view: &mut View) -> Result<Clie
 /// asks for none.
 pub(crate) fn run_automatic(
     target: &Target,
-    wait: bool,
     view: &mut View,
 ) -> Result<Option<ClientOutcome>, Kinded> {
     let bus = daemon_for(target)?;
-    let result = retried(
-        wait,
-        view,
-        |view| bus.run_automatic(target, view),
-        || bus.wait(),
-    );
+    let result = retried(view, |view| bus.run_automatic(target, view), || bus.wait());
     concluded(result, view)
 }
 
@@ -67,26 +61,20 @@ fn concluded<T>(result: Result<T, Failure>, view: &mut View) -> Result<T, Kinded
     })
 }
 
-fn run_on(
-    route: &Route,
-    request: &Request,
-    wait: bool,
-    view: &mut View,
-) -> Result<ClientOutcome, Failure> {
+fn run_on(route: &Route, request: &Request, view: &mut View) -> Result<ClientOutcome, Failure> {
     match route {
         Route::Worker => retried(
-            wait,
             view,
             |view| run_worker(request, view),
             || worker::with_default_signals(|| std::thread::sleep(AGAIN)).map_err(into_failure),
         ),
-        Route::Daemon(bus) => retried(wait, view, |view| bus.run(request, view), || bus.wait()),
+        Route::Daemon(bus) => retried(view, |view| bus.run(request, view), || bus.wait()),
     }
 }
 
-/// Does `work`, and with `wait` does it again after `pause` for as long as somebody else is at it.
+/// Does `work`, and does it again after `pause` for as long as somebody else is at it, if the view
+/// is one that waits.
 fn retried<T>(
-    wait: bool,
     view: &mut View,
     work: impl Fn(&mut View) -> Result<T, Failure>,
     pause: impl Fn() -> Result<(), Failure>,
@@ -94,7 +82,7 @@ fn retried<T>(
     let mut told = None;
     loop {
         match work(view) {
-            Err(failure) if wait && failure.kind == ErrorKind::Busy => {
+            Err(failure) if view.waits() && failure.kind == ErrorKind::Busy => {
                 if told.as_ref() != Some(&failure.message) {
                     view.tell(&Event::Message {
                         text: format!("Waiting: {}", failure.message),
@@ -130,7 +118,7 @@ fn run_worker(request: &Request, view: &mut View) -> Result<ClientOutcome, Failu
 pub(crate) fn status(request: StatusRequest) -> Result<(Status, StatusNotes), Kinded> {
     let by_worker = |request| {
         let mut view = View::quiet();
-        match run_on(&Route::Worker, &Request::Status(request), false, &mut view) {
+        match run_on(&Route::Worker, &Request::Status(request), &mut view) {
             Ok(ClientOutcome::Status(status)) => Ok((*status, StatusNotes::default())),
             Ok(_) => Err(unexpected()),
             Err(failure) => Err(worker::kinded(failure)),

@@ -94,8 +94,8 @@ fn change(
     if how.ask && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         confirm(&request, how, verbosity)?;
     }
-    let mut view = View::new(verbosity, how.json);
-    let outcome = client::run(&request, how.wait, &mut view)?;
+    let mut view = View::new(verbosity, how.json).waiting(how.wait);
+    let outcome = client::run(&request, &mut view)?;
     view.finish_client(&outcome, Ending::of(&request));
     if matches!(outcome, ClientOutcome::Unchanged { .. }) && how.unchanged_exit_77 {
         return Ok(ExitCode::from(UNCHANGED));
@@ -109,8 +109,8 @@ fn confirm(request: &Request, how: How, verbosity: Verbosity) -> Result<(), Kind
     if let Some(options) = options_mut(&mut trial) {
         options.dry_run = true;
     }
-    let mut view = View::new(verbosity, false);
-    let outcome = client::run(&trial, how.wait, &mut view)?;
+    let mut view = View::new(verbosity, false).waiting(how.wait);
+    let outcome = client::run(&trial, &mut view)?;
     if !matches!(outcome, ClientOutcome::Planned(_)) {
         view.clear();
         return Ok(());
@@ -153,8 +153,8 @@ fn status(args: StatusArgs, verbosity: Verbosity) -> Result<ExitCode, Kinded> {
 
 /// What the timer does: as the configuration of the daemon says.
 fn automatic(args: UpgradeArgs, verbosity: Verbosity) -> Result<ExitCode, Kinded> {
-    let mut view = View::new(verbosity, args.run.json);
-    match client::run_automatic(&args.target.into(), args.run.wait, &mut view)? {
+    let mut view = View::new(verbosity, args.run.json).waiting(args.run.wait);
+    match client::run_automatic(&args.target.into(), &mut view)? {
         Some(outcome) => view.finish_client(&outcome, Ending::default()),
         None if verbosity.quiet || args.run.json => {}
         None => render::print_stdout("Automatic updates are not enabled.\n")?,
@@ -172,7 +172,7 @@ fn read_kargs(request: &KargsRequest) -> Result<String, Kinded> {
         deploy_index: request.deploy_index,
         ..KargsRequest::default()
     };
-    match client::run(&Request::Kargs(request), false, &mut View::quiet())? {
+    match client::run(&Request::Kargs(request), &mut View::quiet())? {
         ClientOutcome::Kargs { kargs } => Ok(kargs),
         _ => Err(client::unexpected()),
     }

@@ -255,6 +255,8 @@ fn help_texts_are_as_recorded() {
         "initramfs",
         "cleanup",
         "finalize-deployment",
+        "cancel",
+        "reload",
         "db",
         "db diff",
         "db list",

@@ -449,13 +449,13 @@ fn who_is_not_root_is_told_so() {
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(env!("CARGO_BIN_EXE_apt-ostree"))
-        .arg("status")
+        .arg("upgrade")
         .env("APTOSTREE_WORKER", worker.path().join("worker"))
         .env_remove("APTOSTREE_SUPPRESS_REQUIRES_ROOT_CHECK");
     let (code, out, err) = ended(&command.output().unwrap());
     assert_eq!((code, out.as_str()), (1, ""));
     assert_eq!(
         err,
-        "error: only root can look at deployments and change them\n"
+        "error: only root can change a system without apt-ostreed\n"
     );
 }

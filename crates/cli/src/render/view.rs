@@ -17,6 +17,8 @@ use crate::cli::Verbosity;
 /// Draws the events of one run.
 pub(crate) struct View {
     json: bool,
+    /// Somebody else who changes the system is waited for.
+    waits: bool,
     level: Level,
     lines: Lines,
     bar: Option<ProgressBar>,
@@ -33,6 +35,7 @@ impl View {
         let terminal = !json && level > Level::Quiet && std::io::stdout().is_terminal();
         Self {
             json,
+            waits: false,
             level,
             lines: Lines::new(level, !terminal),
             bar: terminal.then(hidden_bar),
@@ -49,6 +52,16 @@ impl View {
             verbose: false,
         };
         Self::new(verbosity, false)
+    }
+
+    /// The same view for a verb that waits for others, or does not.
+    pub(crate) fn waiting(mut self, waits: bool) -> Self {
+        self.waits = waits;
+        self
+    }
+
+    pub(crate) const fn waits(&self) -> bool {
+        self.waits
     }
 
     /// Draws a line of the worker's answer, but not a failure: the work may be tried again.

@@ -38,7 +38,7 @@ pub(super) fn run(verb: DbVerb) -> Result<ExitCode, Kinded> {
 }
 
 fn list(request: &DbRequest) -> Result<BTreeMap<String, Vec<PackageRow>>, Kinded> {
-    match client::run(&Request::Db(request.clone()), false, &mut View::quiet())? {
+    match client::run(&Request::Db(request.clone()), &mut View::quiet())? {
         ClientOutcome::Packages { commits } => Ok(commits),
         _ => Err(client::unexpected()),
     }
@@ -60,7 +60,7 @@ fn diff(args: DbDiffArgs) -> Result<String, Kinded> {
     };
     let (from, to) = sides(&status, &named, base)?;
     request.revisions = vec![from.revision.clone(), to.revision.clone()];
-    match client::run(&Request::Db(request), false, &mut View::quiet())? {
+    match client::run(&Request::Db(request), &mut View::quiet())? {
         ClientOutcome::Diff {
             from: a,
             to: b,

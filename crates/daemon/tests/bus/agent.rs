@@ -10,7 +10,7 @@ use crate::fixture::{Fixture, Options};
 
 /// Runs the program as a user on a system that seems to be booted.
 const SCRIPT: &str = "mount -t tmpfs tmpfs /run && touch /run/ostree-booted && \
-    exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$1\" kargs --append=asked=1";
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$1\" kargs --stateroot=test-os --append=asked=1";
 
 #[test]
 fn a_user_on_a_terminal_is_asked_by_polkit() -> Result<()> {
