@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use apt_ostree_testkit::fakeboot::FakeBoot;
+use apt_ostree_testkit::packages::Deb;
 use apt_ostree_testkit::sysroot::Sysroot;
 use apt_ostree_testkit::systembus::{SystemBus, quiet, wait_for};
 use apt_ostree_testkit::tinytree::{TinyCommit, TinyRepo};
@@ -18,9 +19,10 @@ use serde_json::Value;
 const BRANCH: &str = "debian/tiny";
 const PROGRAM: &str = "/run/host/programs/apt-ostree";
 
-/// Lets `nobody` change kernel arguments, and nothing else.
+/// Lets `nobody` change kernel arguments and bring packages, and nothing else.
 const RULES: &str = r#"polkit.addRule(function(action, subject) {
-    if (action.id == "org.aptostree1.bootconfig" && subject.user == "nobody")
+    var allowed = ["org.aptostree1.bootconfig", "org.aptostree1.install-local-packages"];
+    if (allowed.indexOf(action.id) >= 0 && subject.user == "nobody")
         return polkit.Result.YES;
 });"#;
 
@@ -51,6 +53,7 @@ struct Setup {
 }
 
 impl Booted {
+    /// A system of a few files.
     fn new(setup: &Setup) -> Self {
         let repo = TinyRepo::new().unwrap();
         commit(&repo, "1", 1000);
@@ -60,13 +63,19 @@ impl Booted {
         sysroot
             .deploy_remote("origin", BRANCH, &["root=LABEL=tiny", "quiet"])
             .unwrap();
-        let mut boot = FakeBoot::start(&sysroot).unwrap();
         // The remote names the repository by its path on the host.
-        let name = repo.path();
-        boot.share("repo", name.parent().unwrap());
         sysroot
             .set_remote_url("origin", "file:///run/host/repo/repo")
             .unwrap();
+        let dir = repo.path().with_file_name("");
+        Self::on(sysroot, repo, &[("repo", &dir)], setup)
+    }
+
+    fn on(sysroot: Sysroot, repo: TinyRepo, shared: &[(&str, &Utf8Path)], setup: &Setup) -> Self {
+        let mut boot = FakeBoot::start(&sysroot).unwrap();
+        for (name, dir) in shared {
+            boot.share(name, dir);
+        }
         let run = boot.run_dir().unwrap().to_owned();
         std::fs::create_dir(run.join("dbus")).unwrap();
         let socket = run.join("dbus/system_bus_socket");
@@ -592,4 +601,53 @@ fn automatic_updates_do_what_the_configuration_says() {
     // Nothing may come between.
     let text = failure(&mut booted.root("kargs --append=a=1"), 1).unwrap();
     assert!(text.contains("a reboot is on its way"), "{text}");
+}
+
+/// A real system, as layers need a package database.
+#[test]
+fn a_user_layers_a_file_and_root_sees_the_same_with_and_without_a_daemon() {
+    if !privileged("a_user_layers_a_file_and_root_sees_the_same_with_and_without_a_daemon") {
+        return;
+    }
+    let (sysroot, project) = Sysroot::with_bootable(&["root=LABEL=root", "rw"]).unwrap();
+    let file = Deb::new("mine", "1").build(&project, "debs").unwrap();
+    let debs = project.path().join("debs");
+    let entry = sysroot.default_entry().unwrap();
+    let etc = sysroot.deployment(&entry).unwrap().join("etc");
+    drop(std::fs::remove_file(etc.join("resolv.conf")));
+    std::fs::copy("/etc/resolv.conf", etc.join("resolv.conf")).unwrap();
+    let tiny = TinyRepo::new().unwrap();
+    let booted = Booted::on(sysroot, tiny, &[("debs", &debs)], &Setup::default());
+    let name = file.rsplit('/').next().unwrap();
+    let path = format!("/run/host/debs/{name}");
+
+    let text = failure(&mut booted.nobody("install hello"), 1).unwrap();
+    assert!(text.contains("install-uninstall-packages"), "{text}");
+    let wrong = format!("install {path}#sha256={}", "0".repeat(64));
+    let text = failure(&mut booted.nobody(&wrong), 1).unwrap();
+    assert!(text.contains("its SHA-256 is "), "{text}");
+    let install = format!("install {path}");
+    let text = stdout(&success(&mut booted.nobody(&install)).unwrap());
+    assert!(text.contains("Added:\n  mine 1\n"), "{text}");
+    let layered = booted.status()["deployments"][0].clone();
+    let id = "mine_1_all";
+    assert_eq!(layered["requested-local-packages"][0], id);
+
+    let clean = || drop(success(&mut booted.direct("cleanup -p")).unwrap());
+    let json = format!("{install} --json");
+    clean();
+    let through = ended(&booted.root(&json).output().unwrap());
+    let status = booted.status();
+    clean();
+    let direct = ended(&booted.direct(&json).output().unwrap());
+    // In which order indices come is the network's business.
+    let steps = |text: &str| {
+        let mut all = lines(text);
+        all.retain(|line| line["event"] != "detail" && line["event"] != "step-progress");
+        all
+    };
+    assert_eq!(steps(&through.1), steps(&direct.1));
+    assert_eq!((through.0, through.2), (direct.0, direct.2));
+    assert_eq!(status["deployments"], booted.status()["deployments"]);
+    assert_eq!(layered["checksum"], status["deployments"][0]["checksum"]);
 }

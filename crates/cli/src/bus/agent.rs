@@ -15,6 +15,10 @@ const READY: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// Set where a desktop may have an agent. Polkit only takes an agent that stands back for others when
+/// the user has a session, which is so there, but not after `su`.
+const DESKTOP: [&str; 2] = ["DISPLAY", "WAYLAND_DISPLAY"];
+
 /// Asks for passwords on the terminal of this program until it is dropped.
 pub(super) struct Agent(Child);
 
@@ -27,13 +31,14 @@ impl Agent {
         }
         let (ready, notify) = pipe_with(PipeFlags::CLOEXEC).ok()?;
         rustix::io::fcntl_setfd(&notify, FdFlags::empty()).ok()?;
-        let child = Command::new("pkttyagent")
+        let mut command = Command::new("pkttyagent");
+        command
             .arg("--notify-fd")
-            .arg(notify.as_raw_fd().to_string())
-            .arg("--fallback")
-            .stdout(Stdio::null())
-            .spawn()
-            .ok()?;
+            .arg(notify.as_raw_fd().to_string());
+        if DESKTOP.iter().any(|name| std::env::var_os(name).is_some()) {
+            command.arg("--fallback");
+        }
+        let child = command.stdout(Stdio::null()).spawn().ok()?;
         drop(notify);
         // It closes the pipe when it is registered, or ends.
         let _ = poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&READY));

@@ -24,6 +24,8 @@ fn a_user_on_a_terminal_is_asked_by_polkit() -> Result<()> {
     let mut child = Command::new("script")
         .args(["--quiet", "--return", "--command", &line, "/dev/null"])
         .env("DBUS_SYSTEM_BUS_ADDRESS", fixture.address())
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
