@@ -113,7 +113,7 @@ impl Bus {
         &self,
         stateroot: Option<&str>,
         view: &mut View,
-        call: impl AsyncFn(&OsProxy<'_>) -> zbus::Result<Option<String>>,
+        call: impl AsyncFnOnce(&OsProxy<'_>) -> zbus::Result<Option<String>>,
     ) -> Result<Option<ClientOutcome>, Failure> {
         self.runtime.block_on(async {
             let mut signals = Signals::new()?;

@@ -101,9 +101,8 @@ fn run_worker(request: &Request, view: &mut View) -> Result<ClientOutcome, Failu
         worker::require_root("only root can change a system without apt-ostreed")
             .map_err(into_failure)?;
     }
-    let outcome = match worker::run(request, view)? {
-        Outcome::Client(outcome) => outcome,
-        _ => return Err(into_failure(unexpected())),
+    let Outcome::Client(outcome) = worker::run(request, view)? else {
+        return Err(into_failure(unexpected()));
     };
     if let ClientOutcome::Deployed(report) = &outcome
         && report.reboot
