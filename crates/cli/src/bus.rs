@@ -14,6 +14,7 @@ use apt_ostree_ipc::proxy::{OsProxy, Sent, SysrootProxy, TransactionProxy};
 use apt_ostree_ipc::worker::{failed, into_failure};
 use apt_ostree_model::client::{ClientOutcome, Target};
 use apt_ostree_model::compose::{Failure, Request};
+use apt_ostree_model::query::{FoundPackage, Query, QueryRequest};
 use apt_ostree_model::status::Status;
 use apt_ostree_model::{ErrorKind, Kinded};
 use futures_util::StreamExt as _;
@@ -82,12 +83,29 @@ impl Bus {
 
     /// Has `request` carried out, from the call to the end of its transaction.
     pub(crate) fn run(&self, request: &Request, view: &mut View) -> Result<ClientOutcome, Failure> {
+        if let Request::Query(request) = request {
+            return self.ask(request);
+        }
         let files = call::open_files(request)?;
         let stateroot = target_of(request).and_then(|target| target.stateroot.as_deref());
         self.transact(stateroot, view, async |os: &OsProxy<'_>| {
             call::call(os, request, &files).await.map(Some)
         })
         .map(|outcome| outcome.unwrap_or_else(nothing_done))
+    }
+
+    /// Looks for packages, which needs no transaction.
+    fn ask(&self, request: &QueryRequest) -> Result<ClientOutcome, Failure> {
+        let ask = async {
+            let os = self.os(request.target.stateroot.as_deref()).await?;
+            let Query::Search(terms) = &request.query else {
+                return Err(zbus::Error::Unsupported);
+            };
+            let found = os.search(&call::words(terms)).await?;
+            let found: zbus::Result<Vec<FoundPackage>> = found.iter().map(status::typed).collect();
+            Ok(ClientOutcome::Found { found: found? })
+        };
+        self.runtime.block_on(ask).map_err(|e| error::failure(&e))
     }
 
     /// Has the automatic update carried out that the configuration asks for, if any.

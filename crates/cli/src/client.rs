@@ -204,6 +204,10 @@ pub(crate) fn target_of(request: &Request) -> Option<&Target> {
         Request::Initramfs(request) => Some(&request.target),
         Request::Cleanup(request) => Some(&request.target),
         Request::Finalize(request) => Some(&request.target),
+        Request::InitramfsEtc(request) => Some(&request.target),
+        Request::ApplyLive(request) => Some(&request.target),
+        Request::RefreshMd(request) => Some(&request.target),
+        Request::Query(request) => Some(&request.target),
         _ => None,
     }
 }
@@ -211,7 +215,7 @@ pub(crate) fn target_of(request: &Request) -> Option<&Target> {
 /// Whether everybody may do this who can read the disk.
 fn only_reads(request: &Request) -> bool {
     match request {
-        Request::Status(_) | Request::Db(_) => true,
+        Request::Status(_) | Request::Db(_) | Request::Lint(_) => true,
         Request::Kargs(request) => {
             *request
                 == KargsRequest {

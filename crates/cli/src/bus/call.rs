@@ -5,11 +5,12 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use apt_ostree_fsx::{escape, sha256_reader};
-use apt_ostree_ipc::proxy::{OsProxy, Sent};
+use apt_ostree_ipc::proxy::{OsExperimentalProxy, OsProxy, Sent};
 use apt_ostree_ipc::update;
 use apt_ostree_ipc::worker::into_failure;
 use apt_ostree_model::client::{
-    CleanupRequest, FinalizeRequest, KargsRequest, LocalPackage, TransactionOptions,
+    ApplyLiveRequest, CleanupRequest, FinalizeRequest, KargsRequest, LocalPackage,
+    TransactionOptions,
 };
 use apt_ostree_model::compose::{Failure, Request};
 use apt_ostree_model::{ErrorKind, Kinded};
@@ -83,11 +84,31 @@ pub(super) async fn call(
         }
         Request::Cleanup(request) => os.cleanup(&elements(request)).await,
         Request::Finalize(request) => os.finalize_deployment(finalize(request)).await,
+        Request::InitramfsEtc(request) => {
+            let (track, untrack) = (words(&request.track), words(&request.untrack));
+            let (all, sync) = (request.untrack_all, request.force_sync);
+            os.initramfs_etc(&track, &untrack, all, sync, options(&request.options))
+                .await
+        }
+        Request::ApplyLive(request) => {
+            let experimental = OsExperimentalProxy::builder(os.inner().connection())
+                .path(os.inner().path().to_owned())?
+                .build()
+                .await?;
+            experimental.live_fs(live(request)).await
+        }
+        Request::RefreshMd(request) => {
+            let mut dict = options(&request.options);
+            if request.force {
+                dict.insert("force", true.into());
+            }
+            os.refresh_md(dict).await
+        }
         _ => Err(zbus::Error::Unsupported),
     }
 }
 
-fn words(list: &[String]) -> Vec<&str> {
+pub(super) fn words(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
@@ -141,6 +162,23 @@ async fn kargs(os: &OsProxy<'_>, request: &KargsRequest) -> zbus::Result<String>
         dict,
     )
     .await
+}
+
+fn live(request: &ApplyLiveRequest) -> Sent<'_> {
+    let mut dict = options(&request.options);
+    if let Some(commit) = &request.commit {
+        dict.insert("target", commit.as_str().into());
+    }
+    for (key, set) in [
+        ("reset", request.reset),
+        ("replace", request.allow_replacement),
+        ("dry-run", request.options.dry_run),
+    ] {
+        if set {
+            dict.insert(key, true.into());
+        }
+    }
+    dict
 }
 
 fn elements(request: &CleanupRequest) -> Vec<&'static str> {

@@ -81,9 +81,10 @@ async fn transaction(connection: &Connection, path: &str) -> zbus::Result<(Strin
     ))
 }
 
-fn typed<T: DeserializeOwned>(dict: &Received) -> zbus::Result<T> {
-    serde_json::from_value(json_object(dict))
-        .map_err(|error| zbus::Error::Failure(format!("reading the status: {error}")))
+pub(super) fn typed<T: DeserializeOwned>(dict: &Received) -> zbus::Result<T> {
+    serde_json::from_value(json_object(dict)).map_err(|error| {
+        zbus::Error::Failure(format!("reading the answer of apt-ostreed: {error}"))
+    })
 }
 
 /// When the timer last started an update.

@@ -8,13 +8,14 @@ use apt_ostree_model::query::{LintOutcome, LintResult};
 use apt_ostree_model::{ErrorKind, Kinded};
 
 use crate::cli::client::{ClientVerb, LintVerbArgs, SearchArgs};
+use crate::render::View;
 use crate::{client, render};
 
 /// Shows packages.
 pub(super) fn search(args: SearchArgs) -> Result<ExitCode, Kinded> {
     let json = args.json;
     let request = Request::try_from(ClientVerb::Search(args))?;
-    let ClientOutcome::Found { found } = client::run(&request, &mut super::quiet_view())? else {
+    let ClientOutcome::Found { found } = client::run(&request, &mut View::quiet())? else {
         return Err(client::unexpected());
     };
     let text = if json {
@@ -30,7 +31,7 @@ pub(super) fn search(args: SearchArgs) -> Result<ExitCode, Kinded> {
 pub(super) fn lint(args: LintVerbArgs) -> Result<ExitCode, Kinded> {
     let (json, fatal_warnings) = (args.json, args.fatal_warnings);
     let request = Request::Lint(args.into());
-    let ClientOutcome::Linted { lints } = client::run(&request, &mut super::quiet_view())? else {
+    let ClientOutcome::Linted { lints } = client::run(&request, &mut View::quiet())? else {
         return Err(client::unexpected());
     };
     let text = if json {

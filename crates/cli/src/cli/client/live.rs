@@ -2,9 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use super::groups::{ChangeArgs, TargetArgs};
+use super::groups::{ChangeArgs, RunArgs, TargetArgs};
 use super::values::{parse_line, parse_path};
-use crate::cli::groups::RunArgs;
 
 /// `apply-live`.
 #[derive(Debug, Args)]

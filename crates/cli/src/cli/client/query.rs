@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::groups::TargetArgs;
+use super::groups::{RunArgs, TargetArgs};
 use super::values::parse_line;
-use crate::cli::groups::RunArgs;
 
 /// `search`.
 #[derive(Debug, Args)]
