@@ -7,6 +7,8 @@
 //! an OCI layout directory, an OCI archive or a docker archive. [`read_oci_image`] reads back
 //! what the next build needs to know of the previous one.
 //!
+//! The other way, from an image of anyone to trees and objects, is [`pull`].
+//!
 //! Every byte of an image follows from its inputs: no clock, no random name, no thread count and
 //! no directory order gets into it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -21,6 +23,7 @@ mod output;
 mod pipeline;
 mod plan;
 mod previous;
+pub mod pull;
 mod stage;
 mod tar;
 
