@@ -103,15 +103,37 @@ impl ContainerReference {
             let message = format!("'{self}' is not in a registry, so it has no other digests");
             return Err(invalid(message));
         }
+        Ok(Self {
+            name: format!("{}@{digest}", self.repository()),
+            ..self.clone()
+        })
+    }
+
+    /// The same image under another tag instead of its tag or digest.
+    ///
+    /// # Errors
+    /// When the transport has no tags, or `tag` can't be one.
+    pub fn at_tag(&self, tag: &str) -> Result<Self, Kinded> {
+        let word = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+        let clean = tag.bytes().all(word) && tag.len() <= 128 && !tag.starts_with(['.', '-']);
+        if self.transport != Transport::Registry || tag.is_empty() || !clean {
+            let tag = show(tag);
+            return Err(invalid(format!("'{self}' has no tag '{tag}'")));
+        }
+        Ok(Self {
+            name: format!("{}:{tag}", self.repository()),
+            ..self.clone()
+        })
+    }
+
+    /// The name in a registry without tag and digest.
+    fn repository(&self) -> &str {
         let name = self.name.split_once('@').map_or(&*self.name, |(n, _)| n);
         let after_slash = name.rfind('/').map_or(0, |at| at + 1);
         let end = name[after_slash..]
             .find(':')
             .map_or(name.len(), |at| after_slash + at);
-        Ok(Self {
-            name: format!("{}@{digest}", &name[..end]),
-            ..self.clone()
-        })
+        &name[..end]
     }
 }
 
@@ -551,6 +573,21 @@ mod tests {
             assert_eq!(at(name).name, format!("h:5000/a/b@{digest}"));
         }
         assert_eq!(at("a").digest(), Some(&*digest));
+    }
+
+    #[test]
+    fn a_tag_takes_the_place_of_the_tag() {
+        let reference = |text: &str| text.parse::<ContainerReference>().unwrap();
+        let registry = reference("ostree-unverified-registry:h:5000/a/b:1");
+        assert_eq!(registry.at_tag("13.2").unwrap().name, "h:5000/a/b:13.2");
+        for bad in ["", "-x", ".x", "a/b", "a@b", "a b"] {
+            assert!(registry.at_tag(bad).is_err(), "{bad}");
+        }
+        assert!(
+            reference("ostree-unverified-image:oci:/x")
+                .at_tag("1")
+                .is_err()
+        );
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod content;
 mod damage;
 mod error;
 mod handle;
+pub mod images;
 mod import;
 mod load;
 mod lock;

@@ -25,6 +25,8 @@ const LONG: [&str; 8] = [
 ];
 /// Key of the package list of composed and layered commits.
 const PACKAGE_LIST: &str = "aptostree.dpkg.pkglist";
+/// Key of the configuration of an image, whose labels may have the version.
+const IMAGE_CONFIG: &str = "ostree.container.image-config";
 /// Values nest no deeper than this.
 const MAX_DEPTH: usize = 16;
 
@@ -170,12 +172,20 @@ pub(crate) fn load_optional(repo: &Repo, checksum: &str) -> Result<Option<Commit
     Ok(Some(CommitInfo {
         checksum: checksum.to_owned(),
         timestamp: ostree::commit_get_timestamp(&commit),
-        version: text("version"),
+        version: text("version").or_else(|| image_version(&text(IMAGE_CONFIG)?)),
         parent: ostree::commit_get_parent(&commit).map(Into::into),
         layers,
         complete: state == RepoCommitState::NORMAL,
         metadata,
     }))
+}
+
+/// The version in the labels of an image's configuration.
+fn image_version(config: &str) -> Option<String> {
+    let config: Value = serde_json::from_str(config).ok()?;
+    let labels = config.get("config")?.get("Labels")?;
+    let version = labels.get("org.opencontainers.image.version")?;
+    version.as_str().map(str::to_owned)
 }
 
 /// A value of commit metadata as JSON.

@@ -42,4 +42,4 @@ pub use finalize::FinalizeCheck;
 pub use kargs::{KargsChange, KernelArguments};
 pub use live::{LiveState, in_system};
 pub use origin::{origin_from_text, origin_to_text};
-pub use system::{LockedSysroot, Sysroot};
+pub use system::{LockedSysroot, Sysroot, fills_var};

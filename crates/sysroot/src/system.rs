@@ -316,6 +316,11 @@ fn make_writable(dir: &Utf8Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether this libostree fills `/var` of a new stateroot from the `/var` of a commit.
+pub fn fills_var() -> bool {
+    ostree::check_version(2024, 3)
+}
+
 fn not_booted() -> Kinded {
     let error = |message| Kinded::new(ErrorKind::InvalidSysroot, message);
     if Utf8Path::new("/run/.containerenv").exists() || Utf8Path::new("/.dockerenv").exists() {
