@@ -11,7 +11,7 @@ use apt_ostree_model::{ErrorKind, Kinded, Reporter, Step};
 use apt_ostree_sysroot::{Cleaned, CleanupOptions, FinalizeCheck};
 
 use super::system::{self, System};
-use super::{cached, layering};
+use super::{cached, image, layering};
 
 /// Tells what is deployed.
 pub(super) fn status(request: &StatusRequest) -> Result<ClientOutcome> {
@@ -61,6 +61,8 @@ pub(super) fn cleanup(request: &CleanupRequest, reporter: &dyn Reporter) -> Resu
         let mut cleaned = Cleaned::default();
         if options != CleanupOptions::default() {
             cleaned = system.sysroot.cleanup(&system.stateroot, options)?;
+            image::drop_unused(&system.sysroot)?;
+            cleaned.bytes += system.sysroot.prune()?;
         }
         if request.repomd {
             cleaned.bytes += layering::clear_cache(&system.sysroot)?;

@@ -10,6 +10,7 @@ mod base;
 mod cached;
 mod db;
 mod deployments;
+mod image;
 mod journal;
 mod kargs;
 pub mod layering;

@@ -10,6 +10,7 @@ use apt_ostree_sysroot::{
 };
 use camino::Utf8PathBuf;
 
+use super::image;
 use super::journal;
 use super::layering;
 use crate::compose::context::utf8;
@@ -85,6 +86,7 @@ impl System {
     fn clean_up(&self, reporter: &dyn Reporter) {
         let removed = reporter.step(Step::Cleanup, || {
             self.sysroot.remove_temporary_refs()?;
+            image::drop_unused(&self.sysroot)?;
             layering::drop_unused(&self.sysroot, layering::KEPT)?;
             let bytes = self.sysroot.prune()?;
             Ok::<_, anyhow::Error>(((), format!("{bytes} bytes freed")))

@@ -4,8 +4,8 @@
 use anyhow::{Context as _, Result};
 use apt_ostree_model::Reporter;
 use apt_ostree_model::client::{
-    BaseChange, ClientOutcome, InitramfsEtcRequest, InitramfsRequest, TransactionOptions,
-    UpdateRequest,
+    BaseChange, ClientOutcome, DeployReport, InitramfsEtcRequest, InitramfsRequest,
+    TransactionOptions, UpdateRequest,
 };
 use apt_ostree_model::compose::PackageDiff;
 use apt_ostree_model::origin::{LocalRequest, Origin};
@@ -27,7 +27,7 @@ pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result
         return Ok(unchanged("No changes."));
     }
     let (options, look_only) = (&request.options, request.check || request.preview);
-    let moved = base.commit.checksum != before.commit.base();
+    let moved = base.checksum != before.commit.base();
     let made = if origin.needs_layering() && !(look_only && moved) {
         let how = LayerOptions {
             dry_run: look_only || options.dry_run,
@@ -36,7 +36,7 @@ pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result
             allow_inactive: request.allow_inactive,
         };
         let on = On {
-            base: &base.commit.checksum,
+            base: &base.checksum,
             origin: &origin,
             local: &locals.files,
             freeze: &frozen_names(request),
@@ -44,7 +44,7 @@ pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result
         layers(&system, &before, &on, how, reporter)?
     } else {
         // Also when a new base was only looked at: it has no files yet to layer upon.
-        Made::base(&base.commit.checksum)
+        Made::base(&base.checksum)
     };
     origin.freeze(&made.frozen);
     if is_same(&origin, &before.origin) && made.is_nothing_new(&before, moved) {
@@ -57,11 +57,19 @@ pub(super) fn update(request: &UpdateRequest, reporter: &dyn Reporter) -> Result
             "No upgrade available."
         }));
     }
-    let report = |made: Made| before.report(&base.commit, made.pkgdiff);
+    let report = |made: Made| match &base.commit {
+        Some(commit) => before.report(commit, made.pkgdiff),
+        None => DeployReport {
+            version: base.version.clone(),
+            ..DeployReport::default()
+        },
+    };
     if look_only {
         let report = report(made);
-        if cached::is_check(request) {
-            let kept = cached::keep(&system, &before, &origin, &base.commit, &report);
+        if cached::is_check(request)
+            && let Some(commit) = &base.commit
+        {
+            let kept = cached::keep(&system, &before, &origin, commit, &report);
             warn_uncached(kept, reporter);
         }
         return Ok(ClientOutcome::Available(report));
