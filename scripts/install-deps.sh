@@ -9,7 +9,7 @@ packages_for() {
     run) echo ca-certificates debian-archive-keyring gpgv ostree ;;
     test)
         echo apt-utils attr busybox-static ca-certificates cpio curl dbus-daemon dpkg-dev e2fsprogs faketime \
-            file gnupg iptables mmdebstrap podman polkitd procps python3 qemu-system-x86 runc skopeo strace \
+            docker-registry file gnupg iptables mmdebstrap podman polkitd procps python3 qemu-system-x86 runc skopeo strace \
             systemd-container util-linux time umoci xz-utils zstd
         ;;
     *)

@@ -8,6 +8,7 @@
 pub mod fakeboot;
 pub mod flat;
 pub mod image;
+pub mod images;
 pub mod installed;
 pub mod nspawn;
 pub mod packages;
@@ -17,6 +18,7 @@ pub mod root;
 pub mod sysroot;
 pub mod systembus;
 pub mod tinytree;
+pub mod worker;
 
 use std::process::{Command, Output};
 

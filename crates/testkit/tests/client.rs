@@ -305,14 +305,9 @@ fn rebases_change_what_is_followed() {
     assert_eq!(status.deployments[0].custom_origin, Some(custom));
     assert!(unchanged(&disk.update(upgrade)));
 
-    let image = "ostree-unverified-registry:registry.example/a/b";
+    let image = "ostree-unverified-image:oci:/nonexistent/layout:latest";
     let error = disk.update(|r| r.base = rebase(image)).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::InvalidInput);
-    assert!(
-        error.message.contains("is a container image"),
-        "{}",
-        error.message
-    );
+    assert_eq!(error.kind, ErrorKind::InvalidInput, "{error:?}");
     let gone = disk.update(|r| r.base = rebase("origin:gone")).unwrap_err();
     assert_eq!(gone.kind, ErrorKind::Network, "{}", gone.message);
     assert_eq!(disk.status().deployments.len(), 2);

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use apt_ostree_model::reference::Follows;
 use apt_ostree_store::TargetRepo;
-use apt_ostree_store::images::{BASE_IMAGE_REFS, IMAGE_REFS, LAYER_REFS, MANIFEST, layer_ref};
+use apt_ostree_store::images::{
+    BASE_IMAGE_REFS, IMAGE_REFS, LAYER_REFS, MANIFEST, MANIFEST_DIGEST, layer_ref,
+};
 use apt_ostree_sysroot::LockedSysroot;
 
 use super::local::{self, layer_digests};
 
-/// Drops refs of images that no deployment follows, and of layers that no image has; keeps the
-/// bases of layered deployments, which no other ref may name any more. Objects go with the next
+/// Drops refs of images that no deployment follows, and of layers that no image has; names the
+/// images that layered deployments have as their base, so that ostree-ext keeps their layers. Objects go with the next
 /// pruning of the repository.
 pub(in crate::client) fn drop_unused(sysroot: &LockedSysroot) -> Result<()> {
     let repo = TargetRepo::open(&sysroot.repo_path())?;
@@ -25,7 +27,9 @@ pub(in crate::client) fn drop_unused(sysroot: &LockedSysroot) -> Result<()> {
             continue;
         };
         let base = commit.base();
-        if commit.layers.is_some() && sysroot.commit_optional(base)?.is_some() {
+        let image = sysroot.commit_optional(base)?;
+        let image = image.is_some_and(|base| base.string(MANIFEST_DIGEST).is_some());
+        if commit.layers.is_some() && image {
             bases.insert(format!("{BASE_IMAGE_REFS}/{base}"), base.to_owned());
         }
     }
