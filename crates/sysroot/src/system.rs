@@ -247,6 +247,17 @@ impl Sysroot {
     }
 }
 
+/// True when who started this process gave it a mount namespace of its own. libostree compares with
+/// the first process, which one without `CAP_SYS_PTRACE` may not look at.
+fn has_own_mounts() -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt"));
+    let Some(parent) = rustix::process::getppid() else {
+        return false;
+    };
+    let parent = namespace(&parent.as_raw_nonzero().to_string());
+    matches!((namespace("self"), parent), (Ok(own), Ok(other)) if own != other)
+}
+
 impl LockedSysroot {
     /// Opens a system for changes; see [`Sysroot::open`]. For the one that runs, this thread gets
     /// a mount namespace in which `/sysroot` is writable.
@@ -256,12 +267,14 @@ impl LockedSysroot {
     pub fn open(path: Option<&Utf8Path>) -> Result<Self> {
         let sysroot = Sysroot::handle(path)?;
         if sysroot.path == "/" {
-            // With a handle of its own: that one has seen the read-only mounts.
-            Sysroot::handle(path)?
-                .inner
-                .initialize_with_mount_namespace(gio::Cancellable::NONE)
-                .map_err(|e| error::ostree(&e))
-                .context("making a mount namespace")?;
+            if !has_own_mounts() {
+                // With a handle of its own: that one has seen the read-only mounts.
+                Sysroot::handle(path)?
+                    .inner
+                    .initialize_with_mount_namespace(gio::Cancellable::NONE)
+                    .map_err(|e| error::ostree(&e))
+                    .context("making a mount namespace")?;
+            }
             sysroot.inner.set_mount_namespace_in_use();
         }
         if !sysroot.path.join("ostree/repo").is_dir() {
