@@ -6,7 +6,7 @@
 //! - namespaces of its own for mounts, processes, network, System V IPC, host name and cgroups;
 //! - every mount point is resolved inside the target without following any link;
 //! - `/proc` with its dangerous parts masked; `/dev`, `/run`, `/tmp`, `/var/tmp` in memory;
-//! - no network but its own loopback, few capabilities, no new privileges, a system call filter,
+//! - no network but its own loopback (down without `CAP_NET_ADMIN`), few capabilities, no new privileges, a system call filter,
 //!   no file descriptor but the three standard ones, an environment given in full;
 //! - all processes are dead when [`Sandbox::run`] returns.
 //!

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use apt_ostree_fsx::cancel;
 use apt_ostree_model::compose::{Failure, Outcome, Reply, Request};
 use apt_ostree_model::{ErrorKind, Kinded};
+use rustix::fs::Mode;
 use rustix::process::Signal;
 
 use crate::reporter::LineReporter;
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
         return code;
     }
     failure::keep_panics();
+    // What apt and libostree make must be readable, whatever the caller's umask is.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     start_log();
     let reporter = match prepare() {
         Ok(out) => LineReporter::new(out, cancel::cancel),
