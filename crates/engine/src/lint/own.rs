@@ -8,6 +8,9 @@ use crate::postprocess::ownership::owners_of;
 use crate::postprocess::secrets::find_private_keys;
 use crate::postprocess::work::read_text_optional;
 
+/// What `ostree-boot` adds to dracut.
+const DRACUT_MODULE: &str = "usr/lib/dracut/modules.d/98ostree/module-setup.sh";
+
 pub(super) static LINTS: [Lint; 9] = [
     Lint::fatal(
         "bootable",
@@ -88,7 +91,10 @@ fn ostree_in_initramfs(input: &LintInput<'_>) -> Outcome {
             .iter()
             .any(|path| path.rsplit('/').next() == Some(name))
     };
-    if named("ostree-prepare-root") && named("prepare-root.conf") {
+    // libostree before 2023 has no configuration, and its dracut module copies none.
+    let module = read_text_optional(input.tree, input.content, DRACUT_MODULE)?;
+    let has_config = module.is_none_or(|text| text.contains("prepare-root.conf"));
+    if named("ostree-prepare-root") && (named("prepare-root.conf") || !has_config) {
         return clean();
     }
     found(

@@ -155,6 +155,15 @@ fn one_kernel_with_modules_and_initramfs_is_required() {
 fn the_initramfs_must_have_ostree() {
     let report = report_with(&good(), &["usr/bin/sh".to_owned()]);
     assert_eq!(names(&report.failures), ["ostree-in-initramfs"]);
+    // Debian 12: there is nothing to configure.
+    let module = "usr/lib/dracut/modules.d/98ostree/module-setup.sh";
+    let without = ["usr/lib/ostree/ostree-prepare-root".to_owned()];
+    for (text, refused) in [("inst prepare-root.conf", true), ("inst x", false)] {
+        let mut sample = good();
+        sample.file(module, text);
+        let report = report_with(&sample, &without);
+        assert_eq!(!report.failures.is_empty(), refused, "{text}");
+    }
 }
 
 #[test]
