@@ -25,7 +25,8 @@ XTASK := $(CARGO) run --quiet --package xtask --
 FILL_PATHS := sed -e 's,@bindir@,$(PREFIX)/bin,g' -e 's,@libexecdir@,$(LIBEXECDIR),g'
 
 # The revision that `apt-ostree --version` shows.
-export APTOSTREE_GIT := $(shell git describe --always --dirty --abbrev=40 --match= 2>/dev/null)
+APTOSTREE_GIT ?= $(shell git describe --always --dirty --abbrev=40 --match= 2>/dev/null)
+export APTOSTREE_GIT
 
 .PHONY: help image build programs test test-full bench bench-client lint doc dist dist-files generate \
 	install install-files install-wrappers deb clean rust deps-build deps-run deps-test deps-image deps-all
@@ -48,7 +49,7 @@ programs:
 test: deps-all ## Run all tests
 	scripts/test.sh $(TEST_FLAGS)
 
-test-full: deps-all ## Run all tests with the large package sets
+test-full: deps-all ## Run all tests with the large package sets and packages of clean roots
 	APTOSTREE_TEST_FULL=1 scripts/test.sh $(TEST_FLAGS)
 
 bench: deps-run deps-test build ## Measure against ordinary tools, write docs/benchmarks.md
@@ -80,7 +81,7 @@ install: build dist-files install-files ## Install to $(DESTDIR)$(PREFIX)
 # Packages of these Debian releases.
 RELEASES ?= bookworm trixie
 
-deb: deps-build deps-test ## Build Debian packages for RELEASES into target/deb
+deb: deps-build deps-test ## Build and try Debian packages of RELEASES, into target/deb
 	scripts/make-deb.sh $(RELEASES)
 
 install-files:
@@ -97,6 +98,8 @@ install-files:
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/apt-ostree.fish
 	install -D -m 644 data/treefile.schema.json \
 		$(DESTDIR)$(PREFIX)/share/apt-ostree/treefile.schema.json
+	install -d $(DESTDIR)$(PREFIX)/share/apt-ostree/treefiles
+	install -m 644 examples/*.yaml $(DESTDIR)$(PREFIX)/share/apt-ostree/treefiles
 	install -D -m 644 data/dbus/org.aptostree1.xml \
 		$(DESTDIR)$(SYSTEM_DATADIR)/dbus-1/interfaces/org.aptostree1.xml
 	install -D -m 644 data/dbus/org.aptostree1.conf \

@@ -8,8 +8,9 @@ packages_for() {
     build) echo g++ gcc git libapt-pkg-dev liblzma-dev libostree-dev libssl-dev make pkg-config ;;
     run) echo ca-certificates debian-archive-keyring gpgv ostree ;;
     test)
-        echo apt-utils attr busybox-static ca-certificates cpio curl dbus-daemon dpkg-dev e2fsprogs faketime \
-            docker-registry file gnupg iptables mmdebstrap podman polkitd procps python3 qemu-system-x86 runc skopeo strace \
+        echo apt-utils attr busybox-static ca-certificates cpio curl dbus-daemon debhelper docker-registry \
+            dpkg-dev e2fsprogs faketime file gnupg iptables mmdebstrap podman polkitd procps python3 \
+            qemu-system-x86 runc skopeo strace \
             systemd-container util-linux time umoci xz-utils zstd
         ;;
     *)

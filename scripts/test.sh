@@ -18,6 +18,7 @@ run_all() {
     if [ -n "${APTOSTREE_TEST_FULL:-}" ]; then
         cargo test -p apt-ostree-testkit --test parity -- --ignored --test-threads=1 ||
             echo 1 >"$log.status"
+        scripts/make-deb.sh bookworm trixie || echo 1 >"$log.status"
     fi
     cargo test --workspace --no-fail-fast --doc || echo 1 >"$log.status"
 }

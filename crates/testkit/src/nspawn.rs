@@ -120,6 +120,11 @@ impl Container {
         self.command(&[&[program.as_str()], args].concat())
     }
 
+    /// Path, on the host, of a file of the container: of a socket to connect to, for instance.
+    pub fn path(&self, path: &str) -> Utf8PathBuf {
+        Utf8PathBuf::from(format!("/proc/{}/root{path}", self.leader))
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command

@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::{Project, stdout, success};
+use crate::{Project, binary, stdout, success, target_dir};
 
 /// A package with one file, `/usr/share/NAME/version`.
 #[derive(Debug, Clone, Copy)]
@@ -102,4 +103,27 @@ pub fn publish(project: &Project, dir: &str, origin: &str) -> Result<()> {
     stop.arg("--homedir").arg(home.path());
     success(stop.args(["--kill", "all"]))?;
     result.map(drop)
+}
+
+/// The top of the source tree.
+pub fn source_dir() -> &'static Utf8Path {
+    Utf8Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// Packs the workspace's programs as `make deb` does, but those that this test run has built: for
+/// the release of this machine. Returns the `.deb` in `dir`.
+///
+/// # Errors
+/// When the package can't be built.
+pub fn apt_ostree(dir: &Utf8Path) -> Result<Utf8PathBuf> {
+    let xtask = binary("xtask")?;
+    let programs = xtask.parent().context("a program has no directory")?;
+    let mut command = Command::new(source_dir().join("scripts/make-deb.sh"));
+    command
+        .args(["--output", dir.as_str(), "--programs", programs.as_str()])
+        .env("CARGO_TARGET_DIR", target_dir()?);
+    let output = stdout(&success(&mut command)?);
+    let path = output.trim().strip_prefix("The package is ");
+    path.map(Utf8PathBuf::from)
+        .with_context(|| format!("make-deb.sh does not name a package: {output}"))
 }
