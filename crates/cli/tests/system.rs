@@ -337,7 +337,7 @@ fn wrong_usage_reaches_no_worker() {
         "db",
         "cleanup",
         "status -J nonsense",
-        "apply-live",
+        "ex",
     ] {
         let worker = Worker::answering(unchanged());
         let (code, out, err) = worker.run(line);

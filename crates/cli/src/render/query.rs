@@ -107,9 +107,9 @@ mod tests {
         ];
         assert_eq!(
             search_text(&found),
-            "\n===== Name & Summary Matched =====\na : a \\u{7}thing\n\
-             \n===== Name Matched =====\nb : a \\u{7}thing [layered]\n\
-             \n===== Summary Matched =====\nc : a \\u{7}thing [installed: 0-1]\n"
+            "\n===== Name & Summary Matched =====\na : a \\x07thing\n\
+             \n===== Name Matched =====\nb : a \\x07thing [layered]\n\
+             \n===== Summary Matched =====\nc : a \\x07thing [installed: 0-1]\n"
         );
         assert_eq!(search_text(&[]), "No matches found.\n");
     }

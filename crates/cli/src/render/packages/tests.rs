@@ -122,7 +122,7 @@ fn a_live_change_ends_with_what_is_left_to_do() {
     let text = client_text(&ClientOutcome::Live(live()), Ending::default());
     assert!(text.contains("restart or stop them:\n  cron.service\n"));
     assert!(
-        text.contains("\"systemctl start\":\n  new\\u{1b}.service\n"),
+        text.contains("\"systemctl start\":\n  new\\x1b.service\n"),
         "{text}"
     );
     assert!(text.ends_with("Changes are applied to the running system.\n"));

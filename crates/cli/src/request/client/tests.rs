@@ -356,7 +356,6 @@ fn what_contradicts_itself_is_refused() {
         ("initramfs-etc --track /usr/x", "below /etc"),
         ("initramfs-etc --untrack /etc/x --untrack-all", twice),
         ("usroverlay --hotfix --transient", twice),
-        ("ex", missing),
         ("ex history --all --limit 2", twice),
     ] {
         let text = verb(line).expect_err(line).to_string();
