@@ -166,8 +166,9 @@ try() {
     rm -rf --one-file-system "$root"
 }
 
-for release in "$@"; do
-    build "$release"
+# Functions share their variables.
+for wanted in "$@"; do
+    build "$wanted"
     lint
-    try "$release"
+    try "$wanted"
 done
