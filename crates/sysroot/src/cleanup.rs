@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
+use camino::Utf8Path;
 use ostree::{RepoPruneFlags, gio};
 
 use crate::deployment::Deployment;
@@ -93,6 +94,7 @@ impl LockedSysroot {
             .prepare_cleanup(none)
             .map_err(|e| error::ostree(&e))
             .context("removing old deployments")?;
+        remove_orphans(&self.path().join("ostree/deploy"))?;
         self.keep_bases()?;
         let mut freed = 0;
         // Commits first: one that is there and lacks objects would look damaged to others, should
@@ -167,5 +169,55 @@ impl LockedSysroot {
                 .with_context(|| format!("removing ref '{name}'"))?;
         }
         Ok(())
+    }
+}
+
+/// Removes what libostree from 2024.7 on keeps beside deployments (`backing/COMMIT.SERIAL`) when the
+/// deployment is gone: one that was being made by a process that was killed leaves it for ever.
+fn remove_orphans(stateroots: &Utf8Path) -> Result<()> {
+    let names = |dir: &Utf8Path| -> Result<Vec<String>> {
+        match dir.read_dir_utf8() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => {
+                let names = entries
+                    .and_then(|e| e.map(|e| Ok(e?.file_name().to_owned())).collect())
+                    .with_context(|| format!("reading '{dir}'"))?;
+                Ok(names)
+            }
+        }
+    };
+    for stateroot in names(stateroots)? {
+        let dir = stateroots.join(stateroot);
+        let kept = dir.join("backing");
+        for name in names(&kept)? {
+            let path = kept.join(&name);
+            if !dir.join("deploy").join(&name).exists() {
+                apt_ostree_fsx::remove_tree(&path).with_context(|| format!("removing '{path}'"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_beside_deployments_goes_with_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(dir.path()).unwrap();
+        for path in [
+            "debian/deploy/a.0",
+            "debian/backing/a.0/x",
+            "debian/backing/b.0/x",
+            "old",
+        ] {
+            std::fs::create_dir_all(root.join(path)).unwrap();
+        }
+        remove_orphans(root).unwrap();
+        assert!(root.join("debian/backing/a.0/x").exists());
+        assert!(!root.join("debian/backing/b.0").exists());
+        remove_orphans(&root.join("nothing")).unwrap();
     }
 }
