@@ -219,7 +219,7 @@ fn what_killed_verbs_leave_does_not_grow() {
         }
         let session = Session::start(&case.prepared, case.place, &world.dir());
         let found = find(&case, &session);
-        let expected = session.count_files();
+        let expected = session.files();
         let session = Session::start(&case.prepared, case.place, &world.dir());
         let program = case.program(&session);
         let program: Vec<&str> = program.iter().map(String::as_str).collect();
@@ -229,12 +229,17 @@ fn what_killed_verbs_leave_does_not_grow() {
         }
         let result = session.ask(&request);
         assert!(case.is_done(&result), "{}: {result:?}", case.name);
-        let left = session.count_files();
+        let left = session.files();
         say(&format!(
-            "{}: {left} files, {expected} without kills",
-            case.name
+            "{}: {} files, {} without kills",
+            case.name,
+            left.len(),
+            expected.len()
         ));
-        assert!(left <= expected + 3, "{}: {left} {expected}", case.name);
+        let more: Vec<&String> = left.difference(&expected).collect();
+        // There may be one deployment more than without kills, which is 16 files.
+        let bounded = left.len() <= expected.len() + 16 + 3;
+        assert!(bounded, "{}: {more:?}", case.name);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A system on a disk, its verbs, and whether it is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
@@ -222,8 +222,8 @@ impl Session {
         commit
     }
 
-    /// How many files there are besides objects and deployed trees.
-    pub(crate) fn count_files(&self) -> usize {
+    /// The files that there are besides objects and deployed trees.
+    pub(crate) fn files(&self) -> BTreeSet<String> {
         let objects = self.sysroot.path().join("ostree/repo/objects");
         let deploy = self
             .sysroot
@@ -237,9 +237,11 @@ impl Session {
                 .args(["-path", objects.as_str(), "-prune", "-o"])
                 .args(["-path", &format!("{deploy}/*/*"), "-prune", "-o", "-print"]),
         );
+        let root = self.sysroot.path().as_str();
         String::from_utf8_lossy(&find.unwrap().stdout)
             .lines()
-            .count()
+            .map(|line| line.trim_start_matches(root).to_owned())
+            .collect()
     }
 }
 
