@@ -132,6 +132,7 @@ impl Bench {
 
     fn deploy(&self) -> Result<()> {
         let (system, repo) = (self.dir.join("system"), self.dir.join("repo"));
+        std::fs::create_dir_all(&system)?;
         let ostree = |args: &[&str]| check(Command::new("ostree").args(args));
         let sysroot = format!("--sysroot={}", system.display());
         let target = format!("--repo={}", system.join("ostree/repo").display());
@@ -201,6 +202,7 @@ impl Bench {
             .arg(self.dir.join("cache"))
             .arg("--repo")
             .arg(self.dir.join(repo));
+        command.arg("--write-lockfile-to").arg(self.dir.join(LOCK));
         self.timed_with_steps("compose", command.arg(self.dir.join(treefile)))
     }
 
@@ -218,7 +220,7 @@ impl Bench {
         let deb = cache.join(format!("debs/{sha256}.deb"));
         std::fs::copy(deb, root.join("tmp/package.deb"))?;
         let script = "mount --bind /dev \"$1/dev\"; mount -t proc proc \"$1/proc\"; \
-             exec chroot \"$1\" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-download install /tmp/package.deb";
+             exec chroot \"$1\" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install /tmp/package.deb";
         let mut apt = Command::new("unshare");
         apt.args([
             "--mount", "--net", "--pid", "--fork", "sh", "-ec", script, "sh",
