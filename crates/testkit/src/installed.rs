@@ -15,25 +15,7 @@ use crate::root::{Entry, scan};
 const STATUS: &str = "var/lib/dpkg/status";
 
 /// `SOURCE_DATE_EPOCH` of installations that are compared.
-pub const SCRIPT_EPOCH: &str = "1700000000";
-
-/// The environment in which the engine runs maintainer scripts, for other tools that run them.
-pub const SCRIPT_ENV: [(&str, &str); 11] = [
-    ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
-    ("DEBCONF_NOWARNINGS", "yes"),
-    ("DEBIAN_FRONTEND", "noninteractive"),
-    ("HOME", "/root"),
-    ("INITRD", "No"),
-    ("LANG", "C.UTF-8"),
-    ("LC_ALL", "C.UTF-8"),
-    (
-        "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ),
-    ("SOURCE_DATE_EPOCH", SCRIPT_EPOCH),
-    ("SYSTEMD_OFFLINE", "1"),
-    ("TZ", "UTC"),
-];
+pub const SCRIPT_EPOCH: i64 = 1_700_000_000;
 
 /// What was compared and what differs.
 #[derive(Debug, Default)]

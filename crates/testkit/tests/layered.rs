@@ -7,8 +7,9 @@
 
 use std::process::Command;
 
+use apt_ostree_sandbox::script_env;
 use apt_ostree_testkit::flat::Flat;
-use apt_ostree_testkit::installed::{SCRIPT_ENV, SCRIPT_EPOCH, require_same};
+use apt_ostree_testkit::installed::{SCRIPT_EPOCH, require_same};
 use apt_ostree_testkit::{Project, privileged, success};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
@@ -92,7 +93,12 @@ fn layer(project: &Project, base: &str) -> (String, Value) {
     });
     let path = project.write("job.json", &job.to_string()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_layer-job"));
-    success(command.arg(&path).env("SOURCE_DATE_EPOCH", SCRIPT_EPOCH)).unwrap();
+    success(
+        command
+            .arg(&path)
+            .env("SOURCE_DATE_EPOCH", SCRIPT_EPOCH.to_string()),
+    )
+    .unwrap();
     let text = std::fs::read_to_string(format!("{path}.out")).unwrap();
     let result: Value = serde_json::from_str(&text).unwrap();
     let commit = result["commit"].as_str();
@@ -124,7 +130,7 @@ fn flat_repo(project: &Project, packages: &Value) -> Flat {
 fn apt_install(project: &Project, flat: &Flat) -> String {
     let run = |verb: &str, args: &[&str]| {
         let mut command = project.compose(verb, args).unwrap();
-        success(command.env("SOURCE_DATE_EPOCH", SCRIPT_EPOCH)).unwrap();
+        success(command.env("SOURCE_DATE_EPOCH", SCRIPT_EPOCH.to_string())).unwrap();
     };
     run("install", &["tree.yaml", "installed"]);
     let mut apt = Command::new("unshare");
@@ -134,7 +140,7 @@ fn apt_install(project: &Project, flat: &Flat) -> String {
         .arg(&flat.dir)
         .args(LAYERED)
         .env_clear()
-        .envs(SCRIPT_ENV);
+        .envs(script_env(SCRIPT_EPOCH));
     success(&mut apt).unwrap();
     run("postprocess", &["installed/rootfs", "tree.yaml"]);
     run(

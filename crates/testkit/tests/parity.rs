@@ -7,8 +7,9 @@
 
 use std::process::Command;
 
+use apt_ostree_sandbox::script_env;
 use apt_ostree_testkit::flat::Flat;
-use apt_ostree_testkit::installed::{SCRIPT_ENV, SCRIPT_EPOCH, require_same};
+use apt_ostree_testkit::installed::{SCRIPT_EPOCH, require_same};
 use apt_ostree_testkit::{MINIMAL, Project, privileged, success};
 use camino::Utf8PathBuf;
 
@@ -144,7 +145,7 @@ fn mmdebstrap(project: &Project, flat: &Flat) -> Utf8PathBuf {
         .arg("trixie")
         .arg(&root)
         .arg(format!("deb [trusted=yes] copy:{} ./", flat.dir));
-    command.env_clear().envs(SCRIPT_ENV);
+    command.env_clear().envs(script_env(SCRIPT_EPOCH));
     success(&mut command).unwrap();
     root
 }
@@ -166,7 +167,7 @@ fn same_as_dpkg(test: &str, treefile: &str, list: (&str, &str)) {
         project
             .compose("install", &args)
             .unwrap()
-            .env("SOURCE_DATE_EPOCH", SCRIPT_EPOCH),
+            .env("SOURCE_DATE_EPOCH", SCRIPT_EPOCH.to_string()),
     )
     .unwrap();
     let flat = flat_repo(&project);
