@@ -8,7 +8,7 @@ use apt_ostree_treefile::spec::{PackageRequest, Pin, RepoSpec};
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
-use crate::Lock;
+use crate::{Lock, MachineSources};
 
 /// The part of a treefile that decides which packages are installed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,6 +35,30 @@ pub struct SolveSpec {
     pub preferences: String,
     /// The packages of the tree that others are added to; `None`: it starts empty.
     pub base: Option<BaseSpec>,
+}
+
+impl SolveSpec {
+    /// No request: only the packages of `base`, and where more would come from.
+    pub fn without_requests(
+        arch: Arch,
+        sources: MachineSources,
+        recommends: bool,
+        base: BaseSpec,
+    ) -> Self {
+        Self {
+            arch,
+            repos: sources.repos,
+            lockfile_repos: Vec::new(),
+            packages: Vec::new(),
+            repo_packages: Vec::new(),
+            exclude_packages: BTreeSet::new(),
+            pins: Vec::new(),
+            local_packages: Vec::new(),
+            recommends,
+            preferences: sources.preferences,
+            base: Some(base),
+        }
+    }
 }
 
 /// A tree with packages, and what may happen to them.

@@ -423,22 +423,15 @@ pub(crate) fn query(request: &QueryRequest, reporter: &dyn Reporter) -> Result<C
     let tree = content.scan()?;
     let sources = MachineSources::load(&Files, &dir.join("keys"), reporter)?;
     let config = AptConfig {
-        spec: SolveSpec {
-            arch: Arch::host(),
-            repos: sources.repos,
-            lockfile_repos: Vec::new(),
-            packages: Vec::new(),
-            repo_packages: Vec::new(),
-            exclude_packages: BTreeSet::new(),
-            pins: Vec::new(),
-            local_packages: Vec::new(),
-            recommends: false,
-            preferences: sources.preferences,
-            base: Some(BaseSpec {
+        spec: SolveSpec::without_requests(
+            Arch::host(),
+            sources,
+            false,
+            BaseSpec {
                 status: status(&tree, &content)?,
                 ..BaseSpec::default()
-            }),
-        },
+            },
+        ),
         state_dir: dir.join("apt"),
         debs_dir: dir.join("debs"),
         mirror: None,

@@ -1,7 +1,5 @@
 //! A look at the packages that a system has and could have.
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
 use apt_ostree_apt::{
     AptConfig, BaseSpec, MachineFiles, MachineSources, Session, SolveSpec, SourceState,
@@ -155,22 +153,14 @@ fn layer_job<'a>(job: &Look<'a>) -> LayerJob<'a> {
 /// No request, only what is there and where more would come from.
 fn spec(run: &Run<'_>, base: &Base, machine: &Machine<'_>) -> Result<SolveSpec> {
     let sources = MachineSources::load(machine, &run.cachedir.join("keys"), run.reporter)?;
-    Ok(SolveSpec {
-        arch: base.arch.clone(),
-        repos: sources.repos,
-        lockfile_repos: Vec::new(),
-        packages: Vec::new(),
-        repo_packages: Vec::new(),
-        exclude_packages: BTreeSet::new(),
-        pins: Vec::new(),
-        local_packages: Vec::new(),
-        recommends: base.recommends(),
-        preferences: sources.preferences,
-        base: Some(BaseSpec {
-            status: base.status.clone(),
-            extended_states: base.extended_states.clone(),
-            foreign: base.foreign.clone(),
-            ..BaseSpec::default()
-        }),
-    })
+    let base_spec = BaseSpec {
+        status: base.status.clone(),
+        extended_states: base.extended_states.clone(),
+        foreign: base.foreign.clone(),
+        ..BaseSpec::default()
+    };
+    let (arch, recommends) = (base.arch.clone(), base.recommends());
+    Ok(SolveSpec::without_requests(
+        arch, sources, recommends, base_spec,
+    ))
 }
